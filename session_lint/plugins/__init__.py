@@ -1,0 +1,1 @@
+"""Front ends that live inside other tools."""

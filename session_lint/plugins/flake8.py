@@ -1,0 +1,137 @@
+"""session-lint inside flake8: the same engine, the same findings, the same columns as `session-lint check`.
+
+flake8 hands over one file at a time; the engine judges it inside its project. A real file is given to the
+engine by its path, so that flake8 and the command line share one cache; text on standard input (an editor's
+unsaved buffer) is given as text that stands for the file named by `--stdin-display-name`.
+
+Suppressions are the engine's: what a `# noqa` or `# session-lint: ignore` has silenced never reaches flake8.
+A file with a syntax error never reaches this plugin, because flake8 reports its own E999 and stops there; so
+SES902 does not say the same thing twice.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import tokenize
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+from session_lint import __version__
+
+if TYPE_CHECKING:
+    from flake8.options.manager import OptionManager
+
+    from session_lint.findings import Finding
+    from session_lint.settings import Settings
+    from session_lint.source.reading import Source
+
+ISSUES = "https://github.com/session-lint/session-lint/issues"
+
+# line, column (0-based: flake8 adds one), text, and a type that flake8 ignores
+Problem = tuple[int, int, str, type["Plugin"]]
+
+
+class Plugin:
+    """The entry point that flake8 calls: one instance for each file."""
+
+    name = "session-lint"
+    version = __version__
+
+    _settings: ClassVar[Settings | None] = None
+    _stdin_name: ClassVar[str | None] = None
+
+    def __init__(self, tree: ast.AST, filename: str, lines: Sequence[str]) -> None:
+        # flake8 finds out what a plugin wants from the names of these parameters. `tree` is what makes this
+        # a plugin that runs once per file, and only for files that parse.
+        self._filename = filename
+        self._lines = lines
+
+    @classmethod
+    def add_options(cls, manager: OptionManager) -> None:
+        """Declare our options in flake8's own configuration and command line."""
+        manager.add_option(
+            "--session-lint-config",
+            metavar="FILE",
+            default=None,
+            parse_from_config=True,
+            normalize_paths=True,
+            help="session-lint: settings file to use instead of the nearest pyproject.toml or session-lint.toml",
+        )
+        manager.add_option(
+            "--session-lint-ownership",
+            choices=("project", "local"),
+            default=None,
+            parse_from_config=True,
+            help="session-lint: who has to clean up: anybody on the way out, or every function by itself",
+        )
+        manager.add_option(
+            "--session-lint-min-confidence",
+            choices=("certain", "likely", "possible"),
+            default=None,
+            parse_from_config=True,
+            help="session-lint: show findings that are at least this sure",
+        )
+
+    @classmethod
+    def parse_options(cls, options: argparse.Namespace) -> None:
+        """Read the settings once for the whole run.
+
+        Raises flake8's ExecutionError (one line, exit status 1) if the settings are wrong: such a run would
+        judge every file by rules that nobody asked for.
+        """
+        from flake8.exceptions import ExecutionError
+
+        from session_lint.settings import SettingsError, load
+
+        overrides: dict[str, object] = {"jobs": 1}  # flake8's own --jobs has already divided the files
+        if options.session_lint_ownership is not None:
+            overrides["ownership"] = options.session_lint_ownership
+        if options.session_lint_min_confidence is not None:
+            overrides["min-confidence"] = options.session_lint_min_confidence
+        config = Path(options.session_lint_config) if options.session_lint_config else None
+        try:
+            cls._settings = load(Path.cwd(), config=config, overrides=overrides)
+        except SettingsError as error:
+            raise ExecutionError(f"session-lint: {error}") from error
+        cls._stdin_name = options.stdin_display_name if "-" in options.filenames else None
+
+    def run(self) -> Iterator[Problem]:
+        """The findings of this file, as flake8 wants them."""
+        try:
+            findings = self._findings()
+        # Anything else than a result would take down flake8 with all its other plugins.
+        except Exception as error:  # noqa: BLE001
+            detail = " ".join(str(error).split())
+            text = (
+                f"SES902 session-lint failed on this file: {type(error).__name__}: {detail} (please report: {ISSUES})"
+            )
+            yield 1, 0, text, Plugin
+            return
+        for finding in findings:
+            yield finding.line, finding.column - 1, f"{finding.code} {finding.message}", Plugin
+
+    def _findings(self) -> list[Finding]:
+        from session_lint.engine import check
+
+        settings = self._settings
+        if settings is None:
+            raise RuntimeError("flake8 did not call parse_options")
+        if self._filename == self._stdin_name:
+            path = Path(self._filename)
+            return check([path], settings, stdin=_buffer(path, self._lines)).findings
+        return check([Path(self._filename)], settings).findings
+
+
+def _buffer(path: Path, lines: Sequence[str]) -> Source:
+    """The text as bytes again, in the encoding that it declares, for the engine decodes it once more."""
+    from session_lint.source.reading import Source
+
+    text = "".join(lines)
+    declared = (line.encode("utf-8", "replace") for line in lines[:2])
+    try:
+        encoding, _ = tokenize.detect_encoding(lambda: next(declared, b""))
+        return Source(path, text.encode(encoding))
+    except (SyntaxError, UnicodeError):  # an unknown encoding, or characters that the declared one does not have
+        return Source(path, text.encode("utf-8", "surrogatepass"))
