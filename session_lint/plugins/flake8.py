@@ -85,11 +85,12 @@ class Plugin:
 
         from session_lint.settings import SettingsError, load
 
-        overrides: dict[str, object] = {"jobs": 1}  # flake8's own --jobs has already divided the files
-        if options.session_lint_ownership is not None:
-            overrides["ownership"] = options.session_lint_ownership
-        if options.session_lint_min_confidence is not None:
-            overrides["min-confidence"] = options.session_lint_min_confidence
+        overrides: dict[str, object] = {
+            "ownership": options.session_lint_ownership,
+            "min_confidence": options.session_lint_min_confidence,
+            "force_exclude": True,  # flake8 names every file one by one; what the project excludes stays excluded
+            "jobs": 1,  # flake8's own --jobs has already divided the files
+        }
         config = Path(options.session_lint_config) if options.session_lint_config else None
         try:
             cls._settings = load(Path.cwd(), config=config, overrides=overrides)
