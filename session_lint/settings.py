@@ -1,0 +1,438 @@
+"""The settings of one run: `[tool.session-lint]` of the nearest pyproject.toml, or session-lint.toml."""
+
+# os.path where pathlib raises (directories that may not be read, a user without a home) or follows links:
+# ruff: noqa: PTH100, PTH110, PTH111, PTH113
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+
+from session_lint.findings import Confidence
+
+PYPROJECT = "pyproject.toml"
+OWN_FILE = "session-lint.toml"
+CACHE_NAME = ".session-lint-cache"
+
+# The findings that the engine itself makes; they are codes like any other.
+ENGINE_CODES = ("SES901", "SES902")
+
+OWNERSHIPS = ("project", "local")
+
+
+class SettingsError(Exception):
+    """The settings can't be used. The message is one line that names the file (or option) and the key."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What a run is asked to do.
+
+    root: directory of the settings file, else the nearest parent with a project file, else where the run
+    started. source: the settings file, None if there is none. select: empty means every rule that is not
+    preview; "ALL" means all, a prefix such as "SES1" means its rules that are not preview.
+    session_types, async_session_types: dotted names of classes that are sessions. providers: dotted names of
+    functions and context managers that hand out a session which they close. slow_calls: calls that should
+    not happen while a transaction is held. exceptions: classes that mean a failed statement.
+    """
+
+    root: Path
+    source: Path | None = None
+    select: tuple[str, ...] = ()
+    extend_select: tuple[str, ...] = ()
+    ignore: tuple[str, ...] = ()
+    per_file_ignores: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    exclude: tuple[str, ...] = ()
+    extend_exclude: tuple[str, ...] = ()
+    force_exclude: bool = False
+    respect_gitignore: bool = True
+    min_confidence: Confidence = Confidence.LIKELY
+    ownership: str = "project"
+    show_mitigated: bool = False
+    session_types: tuple[str, ...] = ()
+    async_session_types: tuple[str, ...] = ()
+    providers: tuple[str, ...] = ()
+    slow_calls: tuple[str, ...] = ()
+    exceptions: tuple[str, ...] = ()
+    fastapi_version: str | None = None
+    cache_dir: Path | None = None
+    cache: bool = True
+    jobs: int | None = None
+
+    def enabled(self, code: str, preview: bool) -> bool:
+        """Whether a rule runs. The longest selector that fits decides; between equals, `ignore` does.
+
+        A preview rule runs only if its own code or "ALL" selects it. SES902 runs whatever is selected: a file
+        that can't be judged is not a file without findings.
+        """
+        chosen = 0 if code == "SES902" or not (self.select or preview) else -1
+        for selector in (*self.select, *self.extend_select):
+            if not preview or selector in (code, "ALL"):
+                chosen = max(chosen, _fit(selector, code))
+        return chosen >= 0 and all(
+            _fit(selector, code) < chosen or _fit(selector, code) < 0 for selector in self.ignore
+        )
+
+    def ignored_for(self, path: Path | str) -> frozenset[str]:
+        """The codes and prefixes that `per-file-ignores` silences in a file, for `str.startswith`."""
+        if not self.per_file_ignores:
+            return frozenset()
+        from session_lint.source.gitignore import IgnorePatterns
+
+        relative = os.path.relpath(os.path.abspath(path), self.root).replace(os.sep, "/")
+        parts = relative.split("/")
+        ignored: set[str] = set()
+        for pattern, codes in self.per_file_ignores:
+            patterns = IgnorePatterns([pattern])
+            # A pattern that fits a directory counts for everything in it, as it does in .gitignore.
+            if any(
+                patterns.match("/".join(parts[: end + 1]), parts[end], end < len(parts) - 1)
+                for end in range(len(parts))
+            ):
+                ignored.update("SES" if code == "ALL" else code for code in codes)
+        return frozenset(ignored)
+
+    @property
+    def cache_directory(self) -> Path | None:
+        """Where the cache lies, None if it is off."""
+        if not self.cache:
+            return None
+        return self.cache_dir if self.cache_dir is not None else self.root / CACHE_NAME
+
+    def analysis_fingerprint(self) -> str:
+        """Changes whenever the analysis itself could give another result for the same sources.
+
+        What is only filtered afterwards (selection, confidence, exclusions) is not in it.
+        """
+        from hashlib import blake2b
+
+        analysed = (
+            self.ownership,
+            self.session_types,
+            self.async_session_types,
+            self.providers,
+            self.slow_calls,
+            self.exceptions,
+            self.fastapi_version,
+        )
+        return blake2b(repr(analysed).encode(), digest_size=16).hexdigest()
+
+
+def _fit(selector: str, code: str) -> int:
+    """How well a selector fits a code: the length of what fits, -1 if nothing does."""
+    if selector == "ALL":
+        return 0
+    return len(selector) if code.startswith(selector) else -1
+
+
+def load(
+    start: Path,
+    *,
+    config: Path | None = None,
+    isolated: bool = False,
+    overrides: Mapping[str, object] | None = None,
+) -> Settings:
+    """The settings for a run that begins at `start` (a file or directory).
+
+    config: this file and no other. isolated: no file at all. overrides: values of the command line, by field
+    name; they win over the file's. If they have `select`, the file's whole choice of rules is replaced.
+
+    Raises SettingsError.
+    """
+    start = Path(os.path.abspath(start))
+    path: Path | None = None
+    table: Mapping[str, object] = {}
+    if isolated and config is not None:
+        raise SettingsError("--isolated and --config exclude each other")
+    if config is not None:
+        path = Path(os.path.abspath(config))
+        table = _table_of(path, required=True) or {}
+    elif not isolated:
+        path, table = _nearest(start)
+    # A file given by --config may lie anywhere; the project is still where the run starts.
+    inside = path is not None and path.parent in (start, *start.parents)
+    root = path.parent if path is not None and inside else _project_root(start)
+    values = _validated(table, _label(path), root, by_field=False) if path is not None else {}
+    given = {key: value for key, value in (overrides or {}).items() if value is not None}
+    if given:
+        own = _validated(given, None, Path.cwd(), by_field=True)
+        if "select" in own:
+            for key in ("select", "extend_select", "ignore"):
+                values.pop(key, None)
+        for key in ("extend_select", "ignore", "extend_exclude"):
+            if key in own:
+                own[key] = (*_strings(values.get(key)), *_strings(own[key]))
+        values.update(own)
+    return replace(Settings(root=root, source=path), **values)  # type: ignore[arg-type]
+
+
+def _strings(value: object) -> tuple[str, ...]:
+    return value if isinstance(value, tuple) else ()
+
+
+# ------------------------------------------------------------------------------------------ finding the file
+
+
+def _parents(start: Path) -> Iterable[Path]:
+    if start.is_dir():
+        yield start
+    yield from start.parents
+
+
+def _nearest(start: Path) -> tuple[Path | None, Mapping[str, object]]:
+    for directory in _parents(start):
+        for name in (OWN_FILE, PYPROJECT):
+            path = directory / name
+            if os.path.isfile(path):
+                table = _table_of(path, required=False)
+                if table is not None:
+                    return path, table
+    return None, {}
+
+
+def _project_root(start: Path) -> Path:
+    for directory in _parents(start):
+        if any(os.path.exists(directory / name) for name in (PYPROJECT, OWN_FILE, ".git")):
+            return directory
+    return start if start.is_dir() else Path.cwd()
+
+
+def _label(path: Path | None) -> str:
+    """A file's name in messages: relative to the working directory if it is below it."""
+    if path is None:
+        return ""
+    try:
+        return path.relative_to(Path.cwd()).as_posix()
+    except ValueError:
+        return path.as_posix()
+
+
+def _table_of(path: Path, *, required: bool) -> Mapping[str, object] | None:
+    """The file's table of ours; None if it has none and needs none."""
+    label = _label(path)
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise SettingsError(f"{label}: cannot read the settings: {error.strerror or error}") from None
+    own = path.name != PYPROJECT
+    if not own and b"session-lint" not in data:
+        # Most pyproject.toml files say nothing of us, and parsing TOML costs as much as a warm run.
+        if required:
+            raise SettingsError(f"{label}: has no table [tool.session-lint]")
+        return None
+    document = _parsed(data, label)
+    tool = document.get("tool")
+    table = tool.get("session-lint") if isinstance(tool, dict) else None
+    if table is None:
+        if own:
+            return document
+        if required:
+            raise SettingsError(f"{label}: has no table [tool.session-lint]")
+        return None
+    if not isinstance(table, dict):
+        raise SettingsError(f"{label}: tool.session-lint must be a table, not {_shown(table)}")
+    return table
+
+
+def _parsed(data: bytes, label: str) -> dict[str, object]:
+    import sys
+
+    if sys.version_info >= (3, 11):
+        import tomllib
+    else:
+        import tomli as tomllib
+    try:
+        return tomllib.loads(data.decode("utf-8-sig"))
+    except UnicodeDecodeError as error:
+        raise SettingsError(f"{label}: is not UTF-8 text: byte 0x{data[error.start]:02x} at {error.start}") from None
+    except tomllib.TOMLDecodeError as error:
+        raise SettingsError(f"{label}: is not valid TOML: {error}".replace("\n", " ")) from None
+
+
+# ----------------------------------------------------------------------------------------- checking the values
+
+
+def known_codes() -> tuple[str, ...]:
+    """Every rule's code, in order. Imports the checks, so it is asked only when a code must be judged."""
+    from session_lint.checks import all_rules
+
+    return tuple(sorted({*all_rules(), *ENGINE_CODES}))
+
+
+def nearest(word: str, possible: Collection[str]) -> str | None:
+    """The word that was probably meant."""
+    from difflib import get_close_matches
+
+    folded = {candidate.casefold(): candidate for candidate in possible}
+    matches = get_close_matches(word.casefold(), folded, n=1, cutoff=0.5)
+    return folded[matches[0]] if matches else None
+
+
+def unknown_code(code: str) -> str:
+    """The message for a rule code that doesn't exist."""
+    meant = nearest(code, known_codes())
+    return f'unknown rule "{code}"' + (f'; did you mean "{meant}"?' if meant else "")
+
+
+Converter = Callable[[object, str, Path], object]
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, dict):
+        return "a table"
+    return repr(value).replace("'", '"')
+
+
+def _wrong(where: str, wanted: str, value: object) -> SettingsError:
+    return SettingsError(f"{where} must be {wanted}, not {_shown(value)}")
+
+
+def _list(value: object, where: str, what: str) -> tuple[str, ...]:
+    if not isinstance(value, (list, tuple)):
+        raise _wrong(where, f"a list of {what}", value)
+    for item in value:
+        if not isinstance(item, str) or not item.strip():
+            raise _wrong(where, f"a list of {what}", item)
+    return tuple(item.strip() for item in value)
+
+
+def _codes(value: object, where: str, _root: Path) -> tuple[str, ...]:
+    codes = _list(value, where, "rule codes")
+    if codes:
+        known = known_codes()
+        for code in codes:
+            if code != "ALL" and not any(candidate.startswith(code) for candidate in known):
+                raise SettingsError(f"{where}: {unknown_code(code)}")
+    return codes
+
+
+def _patterns(value: object, where: str, _root: Path) -> tuple[str, ...]:
+    return _list(value, where, "file patterns")
+
+
+def _dotted(value: object, where: str, _root: Path) -> tuple[str, ...]:
+    names = _list(value, where, "dotted names")
+    for name in names:
+        if not all(part.isidentifier() for part in name.split(".")):
+            raise SettingsError(f'{where}: "{name}" is not a dotted name such as "app.database.Session"')
+    return names
+
+
+def _per_file(value: object, where: str, root: Path) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    if not isinstance(value, dict):
+        raise _wrong(where, "a table of file patterns and rule codes", value)
+    return tuple((pattern, _codes(codes, f'{where}."{pattern}"', root)) for pattern, codes in value.items())
+
+
+def _flag(value: object, where: str, _root: Path) -> bool:
+    if not isinstance(value, bool):
+        raise _wrong(where, "true or false", value)
+    return value
+
+
+def _one_of(value: object, where: str, possible: Collection[str]) -> str:
+    if not isinstance(value, str) or value not in possible:
+        wanted = ", ".join(f'"{item}"' for item in possible)
+        raise _wrong(where, f"one of {wanted}", value)
+    return value
+
+
+def _confidence(value: object, where: str, _root: Path) -> Confidence:
+    return Confidence(_one_of(value, where, [confidence.value for confidence in Confidence]))
+
+
+def _ownership(value: object, where: str, _root: Path) -> str:
+    return _one_of(value, where, OWNERSHIPS)
+
+
+def _version(value: object, where: str, _root: Path) -> str:
+    if not isinstance(value, str) or not re.fullmatch(r"\d+(\.\d+)*", value):
+        raise _wrong(where, 'a version such as "0.115.2"', value)
+    return value
+
+
+def _directory(value: object, where: str, root: Path) -> Path:
+    if isinstance(value, Path):
+        value = str(value)
+    if not isinstance(value, str) or not value:
+        raise _wrong(where, "a directory", value)
+    return root / os.path.expanduser(value)
+
+
+def _jobs(value: object, where: str, _root: Path) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise _wrong(where, "a whole number from 1", value)
+    return value
+
+
+_CONVERTERS: dict[str, Converter] = {
+    "select": _codes,
+    "extend-select": _codes,
+    "ignore": _codes,
+    "per-file-ignores": _per_file,
+    "exclude": _patterns,
+    "extend-exclude": _patterns,
+    "force-exclude": _flag,
+    "respect-gitignore": _flag,
+    "min-confidence": _confidence,
+    "ownership": _ownership,
+    "show-mitigated": _flag,
+    "session-types": _dotted,
+    "async-session-types": _dotted,
+    "providers": _dotted,
+    "slow-calls": _dotted,
+    "exceptions": _dotted,
+    "fastapi-version": _version,
+    "cache-dir": _directory,
+    "cache": _flag,
+    "jobs": _jobs,
+}
+
+
+def _validated(table: Mapping[str, object], label: str | None, root: Path, *, by_field: bool) -> dict[str, object]:
+    """The table's values by field name. label: the file, None for the command line's own options."""
+    values: dict[str, object] = {}
+    for key, value in table.items():
+        name = key.replace("_", "-") if by_field else key
+        where = f"{label}: {name}" if label else f"--{name}"
+        converter = _CONVERTERS.get(name)
+        if converter is None:
+            meant = nearest(name, _CONVERTERS)
+            hint = f'; did you mean "{meant}"?' if meant else ""
+            raise SettingsError(f'{label or "settings"}: unknown key "{name}"{hint}')
+        values[name.replace("-", "_")] = converter(value, where, root)
+    return values
+
+
+def show(settings: Settings) -> str:
+    """All settings in the form of a settings file, for `--show-settings`."""
+    lines = [f"# root: {settings.root}", f"# settings file: {settings.source or 'none'}"]
+    for field in fields(settings):
+        if field.name in ("root", "source", "per_file_ignores"):
+            continue
+        value: object = getattr(settings, field.name)
+        key = field.name.replace("_", "-")
+        if field.name == "cache_dir":
+            value = settings.cache_directory
+        lines.append(f"# {key} is not set" if value is None else f"{key} = {_toml(value)}")
+    lines.append("[per-file-ignores]")
+    lines.extend(f"{_toml(pattern)} = {_toml(codes)}" for pattern, codes in settings.per_file_ignores)
+    return "\n".join(lines) + "\n"
+
+
+def _toml(value: object) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, int):
+        return str(value)
+    if isinstance(value, tuple):
+        return "[" + ", ".join(_toml(item) for item in value) + "]"
+    if isinstance(value, Confidence):
+        value = value.value
+    text = str(value).replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{text}"'
