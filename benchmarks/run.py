@@ -23,7 +23,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from measure import MeasurementError, Measurement, measure, peak_of_all_processes
+from measure import Measurement, MeasurementError, measure, peak_of_all_processes
 from tools import TOOLS, Tool
 
 # The baseline is chosen without asking session-lint: text that names SQLAlchemy (or SQLModel) and a session.
