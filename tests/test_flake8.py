@@ -1,0 +1,256 @@
+"""The flake8 plugin, tested by running flake8 itself: it must say what the command line says."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+BAD = """\
+from sqlalchemy.orm import Session
+
+
+def save(session: Session, name: object) -> None:
+    session.add(name)
+    session.commit()
+
+
+def leaked(engine: object) -> int:
+    session = Session(engine)
+    return session.scalar("select 1")
+"""
+
+Found = tuple[str, int, int, str, str]
+
+LINE = re.compile(r"(?P<path>.+?):(?P<line>\d+):(?P<column>\d+): (?P<code>[A-Z]+\d+) (?P<message>.*)")
+
+
+def run(
+    *arguments: str, cwd: Path, text: str | bytes | None = None, module: str = "flake8"
+) -> subprocess.CompletedProcess[str]:
+    data = text.encode() if isinstance(text, str) else text
+    done = subprocess.run(
+        [sys.executable, "-m", module, *arguments], cwd=cwd, input=data, capture_output=True, check=False
+    )
+    return subprocess.CompletedProcess(done.args, done.returncode, done.stdout.decode(), done.stderr.decode())
+
+
+def flake8(*arguments: str, cwd: Path, text: str | bytes | None = None) -> list[Found]:
+    """What flake8 reports of ours; nothing else may have been said."""
+    done = run("--select=SES", *arguments, cwd=cwd, text=text)
+    assert done.stderr == ""
+    found = []
+    for line in done.stdout.splitlines():
+        match = LINE.fullmatch(line)
+        assert match is not None, line
+        path = match["path"].removeprefix("./")
+        found.append((path, int(match["line"]), int(match["column"]), match["code"], match["message"]))
+    assert done.returncode == (1 if found else 0)
+    return sorted(found)
+
+
+def command_line(*arguments: str, cwd: Path, text: str | bytes | None = None) -> list[Found]:
+    """What `session-lint check` reports."""
+    done = run("check", "--output-format=json", *arguments, cwd=cwd, text=text, module="session_lint")
+    assert done.returncode in (0, 1), done.stderr
+    findings = json.loads(done.stdout)["findings"]
+    return sorted((f["path"], f["line"], f["column"], f["code"], f["message"]) for f in findings)
+
+
+def codes(found: list[Found]) -> list[str]:
+    return [code for _, _, _, code, _ in found]
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A project with a leaked session, and a function whose owner nobody sees."""
+    (tmp_path / "pyproject.toml").write_text("[tool.session-lint]\n")
+    (tmp_path / "app").mkdir()
+    (tmp_path / "app" / "__init__.py").write_text("")
+    (tmp_path / "app" / "bad.py").write_text(BAD)
+    (tmp_path / "app" / "good.py").write_text("def nothing() -> None:\n    pass\n")
+    return tmp_path
+
+
+def test_flake8_lists_the_plugin() -> None:
+    done = run("--version", cwd=Path.cwd())
+    assert "session-lint: 0." in done.stdout.replace("\n", " ").replace("session-lint:  ", "session-lint: ")
+
+
+def test_same_findings_as_the_command_line(project: Path) -> None:
+    found = flake8("app", cwd=project)
+    assert codes(found) == ["SES201"]
+    assert found == command_line("app", cwd=project)
+
+
+def test_ownership_and_confidence_are_options_of_flake8(project: Path) -> None:
+    local = flake8("--session-lint-ownership=local", "app", cwd=project)
+    assert codes(local) == ["SES101", "SES201"]
+    assert local == command_line("--ownership=local", "app", cwd=project)
+    possible = flake8("--session-lint-min-confidence=possible", "app", cwd=project)
+    assert codes(possible) == ["SES101", "SES201"]
+    assert possible == command_line("--min-confidence=possible", "app", cwd=project)
+
+
+def test_options_are_read_from_flake8s_configuration(project: Path) -> None:
+    (project / ".flake8").write_text("[flake8]\nsession-lint-ownership = local\n")
+    assert codes(flake8("app", cwd=project)) == ["SES101", "SES201"]
+
+
+def test_settings_file_named_in_flake8s_configuration(project: Path) -> None:
+    (project / "etc").mkdir()
+    (project / "etc" / "lint.toml").write_text('ignore = ["SES201"]\nownership = "local"\n')
+    (project / ".flake8").write_text("[flake8]\nsession-lint-config = etc/lint.toml\n")
+    assert codes(flake8("app", cwd=project)) == ["SES101"]
+
+
+def test_settings_of_the_project_count(project: Path) -> None:
+    (project / "pyproject.toml").write_text('[tool.session-lint]\nignore = ["SES201"]\nownership = "local"\n')
+    assert codes(flake8("app", cwd=project)) == ["SES101"]
+    (project / "pyproject.toml").write_text('[tool.session-lint]\nexclude = ["app/bad.py"]\n')
+    assert flake8("app", cwd=project) == command_line("app", cwd=project) == []
+
+
+def test_wrong_settings_stop_the_run_with_one_line(project: Path) -> None:
+    (project / "pyproject.toml").write_text('[tool.session-lint]\nownershp = "local"\n')
+    done = run("--select=SES", "app", cwd=project)
+    assert done.returncode == 1
+    assert done.stderr == ""
+    first, second = done.stdout.splitlines()
+    assert first == "There was a critical error during execution of Flake8:"
+    assert second.startswith("session-lint: pyproject.toml:")
+    assert "ownershp" in second
+    assert "ownership" in second
+
+
+def test_wrong_option_value_is_flake8s_usage_error(project: Path) -> None:
+    done = run("--session-lint-ownership=global", "app", cwd=project)
+    assert done.returncode == 2
+    assert "argument --session-lint-ownership: invalid choice: 'global'" in done.stderr
+
+
+def test_jobs(project: Path) -> None:
+    for number in range(6):
+        (project / "app" / f"bad{number}.py").write_text(BAD)
+    found = flake8("--jobs=2", "app", cwd=project)
+    assert codes(found) == ["SES201"] * 7
+    assert found == flake8("--jobs=1", "app", cwd=project) == command_line("app", cwd=project)
+
+
+@pytest.mark.parametrize(
+    ("comment", "left"),
+    [
+        ("# noqa", []),
+        ("# noqa: SES201", []),
+        ("# noqa: E501, SES201", []),
+        ("# noqa: E501", ["SES201"]),
+        ("# session-lint: ignore[SES201] the process ends here", []),
+        ("# session-lint: ignore", []),
+        ("# session-lint: ignore[SES101]", ["SES201", "SES901"]),
+    ],
+)
+def test_suppressions_are_those_of_the_command_line(project: Path, comment: str, left: list[str]) -> None:
+    line = "    session = Session(engine)"
+    (project / "app" / "bad.py").write_text(BAD.replace(line, f"{line}  {comment}"))
+    found = flake8("app", cwd=project)
+    assert codes(found) == left
+    assert found == command_line("app", cwd=project)
+
+
+@pytest.mark.parametrize("comment", ["# flake8: noqa", "# session-lint: ignore-file[SES201]"])
+def test_suppressions_of_a_file_are_those_of_the_command_line(project: Path, comment: str) -> None:
+    (project / "app" / "bad.py").write_text(f"{comment}\n{BAD}")
+    assert flake8("app", cwd=project) == command_line("app", cwd=project) == []
+
+
+def test_a_suppression_on_any_line_of_the_statement(project: Path) -> None:
+    text = BAD.replace("Session(engine)", "Session(\n        engine,\n    )  # noqa: SES201")
+    (project / "app" / "bad.py").write_text(text)
+    assert flake8("app", cwd=project) == command_line("app", cwd=project) == []
+
+
+def test_columns_count_characters(project: Path) -> None:
+    text = BAD.replace("    session = Session(engine)", '    name = "äöü€𝄞"; session = Session(engine)')
+    (project / "app" / "bad.py").write_text(text, encoding="utf-8")
+    found = flake8("app", cwd=project)
+    assert codes(found) == ["SES201"]
+    assert found == command_line("app", cwd=project)
+
+
+def test_unsaved_text_on_standard_input(project: Path) -> None:
+    name = "app/bad.py"
+    edited = "\n\n" + BAD
+    found = flake8("--stdin-display-name", name, "-", cwd=project, text=edited)
+    assert [(path, line, code) for path, line, _, code, _ in found] == [(name, 12, "SES201")]
+    assert found == command_line("--stdin-filename", name, "-", cwd=project, text=edited)
+
+
+def test_unsaved_text_with_a_suppression(project: Path) -> None:
+    # flake8 looks for noqa in the text, ours too; what is on disk must not matter.
+    text = BAD.replace("    session = Session(engine)", "    session = Session(engine)  # noqa: SES201")
+    assert flake8("--stdin-display-name", "app/bad.py", "-", cwd=project, text=text) == []
+
+
+def test_unsaved_text_without_a_name(project: Path) -> None:
+    found = flake8("-", cwd=project, text=BAD)
+    assert [(path, line, code) for path, line, _, code, _ in found] == [("stdin", 10, "SES201")]
+
+
+def test_text_in_another_encoding(project: Path) -> None:
+    data = ("# -*- coding: latin-1 -*-\n# Grüße\n" + BAD).encode("latin-1")
+    (project / "app" / "bad.py").write_bytes(data)
+    found = flake8("app", cwd=project)
+    assert codes(found) == ["SES201"]
+    assert found == command_line("app", cwd=project)
+    assert found == flake8("--stdin-display-name", "app/bad.py", "-", cwd=project, text=data)
+
+
+def test_text_with_a_byte_order_mark_and_windows_line_ends(project: Path) -> None:
+    data = b"\xef\xbb\xbf" + BAD.replace("\n", "\r\n").encode()
+    (project / "app" / "bad.py").write_bytes(data)
+    found = flake8("app", cwd=project)
+    assert codes(found) == ["SES201"]
+    assert found == command_line("app", cwd=project)
+    assert found == flake8("--stdin-display-name", "app/bad.py", "-", cwd=project, text=data)
+
+
+def test_a_syntax_error_is_said_once(project: Path) -> None:
+    (project / "app" / "bad.py").write_text(BAD + "def (\n")
+    done = run("--select=SES,E9", "app", cwd=project)
+    assert [line.split()[1] for line in done.stdout.splitlines()] == ["E999"]
+    assert codes(command_line("app", cwd=project)) == ["SES902"]
+
+
+def test_flake8s_own_selection(project: Path) -> None:
+    done = run("--select=SES1", "--session-lint-ownership=local", "app", cwd=project)
+    assert [line.split()[1] for line in done.stdout.splitlines()] == ["SES101"]
+    done = run("--ignore=SES", "app", cwd=project)
+    assert "SES" not in done.stdout
+    # Nobody has to select us: installed is enough.
+    done = run("--max-line-length=100", "app", cwd=project)
+    assert [line.split()[1] for line in done.stdout.splitlines()] == ["SES201"]
+
+
+def test_a_failure_of_ours_is_one_line_and_leaves_flake8_alone(project: Path) -> None:
+    # A module of this name in front of ours makes the import inside the plugin fail, as a broken installation would.
+    script = (
+        "import sys, session_lint.engine\n"
+        "def check(*given, **named):\n    raise ValueError('two\\nlines')\n"
+        "session_lint.engine.check = check\n"
+        "from flake8.main.cli import main\n"
+        "sys.exit(main(['--jobs=1', 'app/bad.py']))\n"
+    )
+    (project / "app" / "bad.py").write_text("import os\n")
+    done = subprocess.run([sys.executable, "-c", script], cwd=project, capture_output=True, text=True, check=False)
+    assert done.stderr == ""
+    assert done.returncode == 1
+    ours, other = done.stdout.splitlines()
+    assert ours == (
+        "app/bad.py:1:1: SES902 session-lint failed on this file: ValueError: two lines"
+        " (please report: https://github.com/session-lint/session-lint/issues)"
+    )
+    assert other == "app/bad.py:1:1: F401 'os' imported but unused"
