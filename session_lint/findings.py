@@ -152,7 +152,9 @@ class Report:
     findings: what is shown, in the order of files and lines. held_back: findings below the wanted
     confidence. mitigated: findings that someone on the way out cleans up after (shown with
     --show-mitigated). errors: files that could not be analysed (each is an SES902 finding too).
-    notes: one line each, for --verbose: what could not be resolved and why.
+    notes: one line each, for --verbose: what could not be resolved and why. warnings: one line each, always
+    said on standard error: what was left out, such as a directory that can't be read. noqa: how many
+    `# noqa` comments name rules of ours (for the hint about Ruff, which would delete them).
     """
 
     findings: list[Finding] = field(default_factory=list)
@@ -166,3 +168,5 @@ class Report:
     errors: int = 0
     notes: list[str] = field(default_factory=list)
     sources: dict[str, Sequence[str]] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+    noqa: int = 0
