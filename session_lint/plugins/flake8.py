@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import os
 import tokenize
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -93,7 +94,7 @@ class Plugin:
         }
         config = Path(options.session_lint_config) if options.session_lint_config else None
         try:
-            cls._settings = load(Path.cwd(), config=config, overrides=overrides)
+            cls._settings = load(_start(options), config=config, overrides=overrides)
         except SettingsError as error:
             raise ExecutionError(f"session-lint: {error}") from error
         cls._stdin_name = options.stdin_display_name if "-" in options.filenames else None
@@ -111,7 +112,7 @@ class Plugin:
             yield 1, 0, text, Plugin
             return
         for finding in findings:
-            yield finding.line, finding.column - 1, f"{finding.code} {finding.message}", Plugin
+            yield finding.line, finding.column - 1, _text(finding), Plugin
 
     def _findings(self) -> list[Finding]:
         from session_lint.engine import check
@@ -119,10 +120,29 @@ class Plugin:
         settings = self._settings
         if settings is None:
             raise RuntimeError("flake8 did not call parse_options")
-        if self._filename == self._stdin_name:
-            path = Path(self._filename)
-            return check([path], settings, stdin=_buffer(path, self._lines)).findings
-        return check([Path(self._filename)], settings).findings
+        path = Path(self._filename)
+        if self._filename != self._stdin_name:
+            return check([path], settings).findings
+        from session_lint.source.discovery import excluded
+
+        return [] if excluded(path, settings) else check([path], settings, stdin=_buffer(path, self._lines)).findings
+
+
+def _start(options: argparse.Namespace) -> Path:
+    """Where to look for settings: the directory that holds all that is linted, as on the command line."""
+    names = [options.stdin_display_name if name == "-" else name for name in options.filenames or ["."]]
+    try:
+        return Path(os.path.commonpath([os.path.abspath(name) for name in names]))  # noqa: PTH100
+    except ValueError:  # on several drives
+        return Path.cwd()
+
+
+def _text(finding: Finding) -> str:
+    """As in the command line's concise output."""
+    from session_lint.reporters.style import clean
+
+    doubt = "" if finding.confidence.rank == 0 else f" ({finding.confidence.value})"
+    return f"{finding.code} {clean(finding.message)}{doubt}"
 
 
 def _buffer(path: Path, lines: Sequence[str]) -> Source:
