@@ -89,6 +89,11 @@ def discover(paths: Sequence[Path | str], settings: Settings) -> Found:
     return _Walk(settings).run(paths)
 
 
+def excluded(path: Path | str, settings: Settings) -> bool:
+    """Whether a walk from the project's top would leave a file out. It need not exist."""
+    return _Walk(settings).is_excluded(os.path.abspath(path), is_directory=False)
+
+
 def display_name(path: str | Path) -> str:
     """What findings call a file."""
     absolute = os.path.abspath(path)
@@ -133,7 +138,7 @@ class _Walk:
                 raise UsageError(f"{said}: {os.fspath(path)}") from None
             except ValueError as error:
                 raise UsageError(f"{error}: {os.fspath(path)!r}") from None
-            if self._settings.force_exclude and self._is_excluded(absolute, stat.S_ISDIR(status.st_mode)):
+            if self._settings.force_exclude and self.is_excluded(absolute, stat.S_ISDIR(status.st_mode)):
                 continue
             if stat.S_ISDIR(status.st_mode):
                 directories.append(absolute)
@@ -262,7 +267,7 @@ class _Walk:
             self._levels[directory] = levels
         return levels
 
-    def _is_excluded(self, absolute: str, is_directory: bool) -> bool:
+    def is_excluded(self, absolute: str, is_directory: bool) -> bool:
         """Whether a walk from the project's top would have left this out (for --force-exclude)."""
         if is_directory and absolute in (self._root, self._repository(absolute)):
             return False
@@ -271,7 +276,7 @@ class _Walk:
             return False
         above = self._excluded.get(directory)
         if above is None:
-            above = self._excluded[directory] = self._is_excluded(directory, is_directory=True)
+            above = self._excluded[directory] = self.is_excluded(directory, is_directory=True)
         return above or _ignored(self._levels_at(directory), name, is_directory)
 
     def _repository(self, directory: str) -> str | None:
