@@ -327,7 +327,7 @@ class Parameter(NamedTuple):
 
 
 class Function(NamedTuple):
-    """qualname: "Class.method", "outer.inner". place: its `def` line, the header only."""
+    """qualname: "Class.method", "outer.inner". place: the whole definition."""
 
     name: str
     qualname: str

@@ -1,0 +1,88 @@
+"""Contracts: what a function guarantees about the sessions that it did not open, on every way out."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from session_lint import ir
+from session_lint.flow.result import FunctionFlow, SessionInfo
+from session_lint.flow.state import BROKEN, CLOSED, ENTRY, Mark, SessionState
+from session_lint.flow.values import Path
+
+_WAYS = 24
+
+
+class Way(NamedTuple):
+    """One way out. error: the kind of exception, None if the function returns."""
+
+    error: str | None
+    sessions: tuple[tuple[Path, SessionState], ...]
+
+
+class Contract(NamedTuple):
+    """roots: the sessions from outside that the function touches, by the path it knows them by.
+
+    first_uses: those it uses before it rolls them back. me: the name of its instance parameter, if any.
+    A function that never returns normally has no way without an error.
+    """
+
+    ways: tuple[Way, ...]
+    roots: tuple[Path, ...]
+    first_uses: frozenset[Path]
+    infos: dict[Path, SessionInfo]
+    me: str
+
+
+def contract_of(flow: FunctionFlow) -> Contract:
+    """Read the contract off a function's exits."""
+    function = flow.reference.function
+    foreign = {identity for identity in flow.sessions if not identity[0].startswith("@")}
+    ways: dict[object, Way] = {}
+    touched: set[Path] = set()
+    for out in flow.exits:
+        sessions = []
+        for identity, session in out.state.sessions.items():
+            if identity in foreign and session.touched:
+                sessions.append((identity, session))
+                touched.add(identity)
+        kind = out.error.kind if out.error is not None else None
+        way = Way(kind, tuple(sorted(sessions, key=lambda pair: pair[0])))
+        key = (kind, tuple([(identity, session.key) for identity, session in way.sessions]))
+        if len(ways) < _WAYS or kind is None:
+            ways.setdefault(key, way)
+    me = function.parameters[0].name if function.owner and function.parameters else ""
+    roots = tuple(sorted(touched))
+    infos = {root: flow.sessions[root] for root in roots if root in flow.sessions}
+    return Contract(tuple(ways.values()), roots, frozenset(flow.first_uses), infos, me)
+
+
+def compose(before: SessionState, effect: SessionState, place: ir.Place, label: str) -> SessionState:
+    """The caller's session after a callee that was entered with it in the state `before`."""
+    if not effect.touched:
+        return before
+    transaction = before.transaction if effect.transaction == ENTRY else effect.transaction
+    begun = before.begun
+    if begun == 1 and effect.reset:
+        begun = 2
+    after = before._replace(
+        transaction=transaction,
+        dirty=effect.dirty or (before.dirty and not effect.reset),
+        reset=before.reset or effect.reset,
+        commits=min(before.commits + effect.commits, 2),
+        owned=before.owned and transaction != CLOSED,
+        begun=begun,
+        touched=True,
+        handed=before.handed or effect.handed,
+    )
+    marks: dict[str, Mark | None] = {}
+    if after.witness.used is None:
+        marks["used"] = Mark(place, f"{label} uses it here")
+    if effect.dirty and after.witness.wrote is None:
+        marks["wrote"] = Mark(place, f"{label} writes here")
+    if transaction in BROKEN:
+        what = effect.witness.failed.text if effect.witness.failed is not None else "it fails"
+        marks["failed"] = Mark(place, f"{label} may fail here ({what})" if "may fail" not in what else f"{label} may fail here")
+        marks["swallowed"] = Mark(place, f"{label} swallows the error") if effect.witness.swallowed else None
+    if effect.reset:
+        marks["ended"] = Mark(place, f"{label} ends the transaction here")
+    return after.mark(**marks)

@@ -1,0 +1,184 @@
+"""What an operation does to a session's typestate, and what goes wrong with it."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from session_lint import ir
+from session_lint.flow import errors, result
+from session_lint.flow import operations as ops
+from session_lint.flow.errors import Error
+from session_lint.flow.outcome import Outcome
+from session_lint.flow.result import Event, Frame, FunctionFlow, SessionInfo
+from session_lint.flow.state import BROKEN, CLOSED, ENTRY, FAILED, NONE, OPEN, SUSPECT, Mark, SessionState, State
+from session_lint.flow.values import Path, SessionType
+from session_lint.project.modules import FunctionRef, Module
+
+if TYPE_CHECKING:
+    from session_lint.project.link import Project
+
+_SQL = (ops.READ, ops.WRITE, ops.ADD, ops.FLUSH, ops.BEGIN, ops.SAVEPOINT, ops.EXECUTE)
+
+
+class Effects:
+    """The sessions of one function, and the operations on them."""
+
+    def __init__(self, project: Project, reference: FunctionRef, depth: int) -> None:
+        self.project = project
+        self.module: Module = reference.module
+        self.function: ir.Function = reference.function
+        self.flow = FunctionFlow(reference)
+        self.depth = depth
+        self.frames: list[Frame] = []
+        self.statement: ir.Stmt | None = None
+        self._seen_events: set[object] = set()
+        self._error_names: list[str] = []
+
+    # --------------------------------------------------------------------------------------------- records
+
+    @contextmanager
+    def inside(self, kind: str, node: ir.Stmt | ir.Handler) -> Iterator[None]:
+        self.frames.append(Frame(kind, node))
+        yield
+        self.frames.pop()
+
+    def event(
+        self, kind: str, place: ir.Place, identity: Path, text: str, state: SessionState | None = None, detail: object = None
+    ) -> None:
+        """Record an event once per place, session and state that matters."""
+        witness = (state.transaction, state.witness.failed, state.begun, state.savepoints) if state else None
+        key = (kind, place, identity, witness)
+        if key not in self._seen_events:
+            self._seen_events.add(key)
+            self.flow.events.append(Event(kind, place, identity, text, state, tuple(self.frames), detail))
+
+    def track(self, info: SessionInfo, session: SessionState, state: State) -> State:
+        """Begin to follow a session."""
+        self.flow.sessions.setdefault(info.identity, info)
+        return state.set(info.identity, session)
+
+    def open(
+        self, kind: SessionType, place: ir.Place, state: State, name: str, origin: str = result.LOCAL
+    ) -> tuple[State, Path]:
+        """A new session, made at a place."""
+        identity: Path = (f"@{place[0]}:{place[1]}",)
+        known = state.sessions.get(identity)
+        if known is not None and known.owned and leaks(known):
+            self.event(result.OVERWRITTEN, place, identity, name, known)
+        if identity not in self.flow.sessions:
+            self.flow.sessions[identity] = SessionInfo(identity, name, origin, kind, place)
+        opened = Mark(place, f"{name} is opened here")
+        return state.set(
+            identity, SessionState(transaction=NONE, owned=True, reset=True, witness=result_witness(opened))
+        ), identity
+
+    # ------------------------------------------------------------------------------------------- operations
+
+    def operate(self, state: State, identity: Path, kind: str, place: ir.Place, text: str, outcome: Outcome) -> State:
+        """The state after an operation has succeeded; its failures go to the outcome.
+
+        text: the operation in the words of the code, such as "session.commit()".
+        """
+        session = state.sessions[identity]
+        info = self.flow.sessions[identity]
+        if not session.touched and kind not in (ops.ROLLBACK, ops.CLOSE, ops.REMOVE, ops.NEUTRAL):
+            self.flow.first_uses.add(identity)
+        if kind in (ops.NEUTRAL, ops.QUERY):
+            return state
+        if kind in (ops.CLOSE, ops.REMOVE):
+            self.event(result.CLOSED_BY_HAND, place, identity, text, session)
+            closed = session._replace(transaction=CLOSED, dirty=False, owned=False, reset=True, touched=True)
+            return state.set(identity, closed.mark(ended=Mark(place, f"{text} ends the transaction here")))
+        if kind == ops.ROLLBACK:
+            after = session._replace(transaction=NONE, dirty=False, reset=True, touched=True, begun=_ended(session))
+            if session.transaction == CLOSED:
+                after = after._replace(transaction=CLOSED)
+            return state.set(identity, after.mark(ended=Mark(place, f"{text} ends the transaction here")))
+        session = self._check_use(session, info, kind, place, text, state, outcome)
+        mark = Mark(place, f"{text} {'writes' if kind in (ops.WRITE, ops.ADD, ops.FLUSH) else 'uses it'} here")
+        session = session._replace(touched=True)
+        if session.witness.used is None:
+            session = session.mark(used=mark)
+        if kind == ops.ADD:
+            self.event(result.WROTE, place, identity, text, session)
+            return state.set(identity, session._replace(dirty=True).mark(wrote=session.witness.wrote or mark))
+        self._failures(session, identity, kind, place, text, state, outcome, info)
+        if kind == ops.COMMIT:
+            self.event(result.COMMITTED, place, identity, text, session)
+            if session.savepoints:
+                self.event(result.COMMIT_IN_SAVEPOINT, place, identity, text, session)
+            after = session._replace(
+                transaction=NONE, dirty=False, reset=True, commits=min(session.commits + 1, 2), begun=_ended(session)
+            )
+            return state.set(identity, after.mark(ended=Mark(place, f"{text} ends the transaction here"), wrote=None))
+        if kind in (ops.WRITE, ops.FLUSH):
+            if kind == ops.WRITE:
+                self.event(result.WROTE, place, identity, text, session)
+            wrote = session.witness.wrote or mark
+            return state.set(identity, session._replace(transaction=OPEN, dirty=session.dirty or kind == ops.WRITE).mark(wrote=wrote))
+        return state.set(identity, session._replace(transaction=OPEN))
+
+    def _check_use(
+        self,
+        session: SessionState,
+        info: SessionInfo,
+        kind: str,
+        place: ir.Place,
+        text: str,
+        state: State,
+        outcome: Outcome,
+    ) -> SessionState:
+        identity = info.identity
+        if session.transaction in BROKEN:
+            if session.witness.swallowed is not None:
+                self.event(result.USE_BROKEN, place, identity, text, session, kind)
+            outcome.raises.add(state, Error(errors.DATABASE, place, text))
+            return session._replace(transaction=OPEN).mark(failed=None, swallowed=None)
+        if session.transaction == CLOSED:
+            self.event(result.USE_CLOSED, place, identity, text, session, kind)
+            reopened = info.origin in (result.LOCAL, result.PROVIDED)
+            return session._replace(transaction=NONE, owned=reopened and kind != ops.COMMIT)
+        if session.begun == 2 and kind in _SQL:
+            self.event(result.AFTER_END, place, identity, text, session, kind)
+            return session._replace(begun=0)
+        return session
+
+    def _failures(
+        self,
+        session: SessionState,
+        identity: Path,
+        kind: str,
+        place: ir.Place,
+        text: str,
+        state: State,
+        outcome: Outcome,
+        info: SessionInfo,
+    ) -> None:
+        """The operation may fail in the database, and if it is awaited, be cancelled."""
+        sure = kind in (ops.WRITE, ops.FLUSH, ops.COMMIT) or (kind == ops.READ and session.dirty)
+        broken = session._replace(transaction=FAILED if sure else SUSPECT)
+        failed = state.set(identity, broken.mark(failed=Mark(place, f"{text} may fail here"), swallowed=None))
+        outcome.raises.add(failed, Error(errors.DATABASE, place, text))
+        if sure:
+            outcome.raises.add(failed, Error(errors.INTEGRITY, place, text))
+        if info.type.is_async:
+            interrupted = session._replace(transaction=OPEN if session.transaction != ENTRY or kind != ops.COMMIT else OPEN)
+            outcome.raises.add(state.set(identity, interrupted), Error(errors.CANCELLED, place, f"await {text}"))
+
+
+def result_witness(opened: Mark) -> "Witness":
+    return Witness(opened=opened)
+
+
+def _ended(session: SessionState) -> int:
+    return 2 if session.begun else 0
+
+
+def leaks(session: SessionState) -> bool:
+    """Whether a connection may be out: something was sent and the transaction was not ended."""
+    return session.transaction in (OPEN, FAILED, SUSPECT)
+
+
+from session_lint.flow.state import Witness  # noqa: E402

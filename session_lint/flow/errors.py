@@ -1,0 +1,123 @@
+"""Exceptions as kinds, and which handler catches which.
+
+A kind is a dotted class name, or one of those below. Facts about drivers: a unique violation arrives as
+IntegrityError everywhere; a serialization failure, a timeout or a killed backend is an OperationalError with
+psycopg and a plain DBAPIError with asyncpg, so that `except OperationalError` may or may not catch it.
+"""
+
+from __future__ import annotations
+
+import builtins
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
+from session_lint import ir
+
+ANY = "any"  # some Exception from a call that can't be seen
+INTEGRITY = "database: integrity"
+DATABASE = "database"
+CANCELLED = "cancelled"
+ABANDONED = "abandoned"  # GeneratorExit at a yield
+
+_EVERYTHING = ("BaseException",)
+_EXCEPTION = ("Exception", *_EVERYTHING)
+_SQLALCHEMY = ("SQLAlchemyError", "DBAPIError", "StatementError")
+_INTEGRITY = ("IntegrityError", "UniqueViolation", "UniqueViolationError", "ForeignKeyViolation", "ForeignKeyViolationError")
+_OPERATIONAL = (
+    "DatabaseError",
+    "OperationalError",
+    "ProgrammingError",
+    "InternalError",
+    "InterfaceError",
+    "DataError",
+    "PendingRollbackError",
+    "InvalidRequestError",
+    "StaleDataError",
+    "FlushError",
+    "ResourceClosedError",
+    "Error",
+)
+_DATABASE_WORDS = ("integrity", "unique", "duplicate", "dberror", "database", "sqlalchemy")
+_NOT_FAILURES = ("NoResultFound", "MultipleResultsFound")
+
+
+class Error(NamedTuple):
+    """An exception in flight. text: what raises it, in plain words. by_yield: thrown in at a yield."""
+
+    kind: str
+    place: ir.Place
+    text: str
+    by_yield: bool = False
+
+
+def is_database_type(name: str) -> bool:
+    """Whether a class is one that a failed statement raises; the author expects one where it is caught."""
+    last = name.rpartition(".")[2]
+    if last in _NOT_FAILURES:
+        return False
+    if last in _SQLALCHEMY or last in _INTEGRITY or (last in _OPERATIONAL and last != "Error"):
+        return True
+    return any([word in last.lower() for word in _DATABASE_WORDS])
+
+
+def caught(kind: str, types: Iterable[str], ancestors: Callable[[str], tuple[str, ...]]) -> str:
+    """Whether a handler for `types` (dotted names) catches the kind: "always", "maybe" or "never".
+
+    ancestors: the names of all classes that a class of the project inherits from.
+    """
+    best = "never"
+    for name in types:
+        verdict = _caught_by(kind, name, ancestors)
+        if verdict == "always":
+            return verdict
+        if verdict == "maybe":
+            best = verdict
+    return best
+
+
+def _caught_by(kind: str, name: str, ancestors: Callable[[str], tuple[str, ...]]) -> str:
+    last = name.rpartition(".")[2]
+    if last in _EVERYTHING:
+        return "always"
+    if kind == CANCELLED:
+        return "always" if last == "CancelledError" else "never"
+    if kind == ABANDONED:
+        return "always" if last == "GeneratorExit" else "never"
+    if last == "Exception":
+        return "never" if _beyond_exception(kind) else "always"
+    if kind == ANY:
+        return "never" if last in ("CancelledError", "GeneratorExit", "KeyboardInterrupt", "SystemExit") else "maybe"
+    if kind == INTEGRITY:
+        if last in _SQLALCHEMY or last in _INTEGRITY or last in ("DatabaseError", "Error"):
+            return "always"
+        return "maybe" if is_database_type(name) and last not in _OPERATIONAL else "never"
+    if kind == DATABASE:
+        if last in _SQLALCHEMY:
+            return "always"
+        if last in _INTEGRITY:
+            return "never"
+        return "maybe" if last in _OPERATIONAL or is_database_type(name) else "never"
+    return _class_caught_by(kind, name, ancestors)
+
+
+def _beyond_exception(kind: str) -> bool:
+    found = getattr(builtins, kind.rpartition(".")[2], None)
+    return isinstance(found, type) and issubclass(found, BaseException) and not issubclass(found, Exception)
+
+
+def _class_caught_by(kind: str, name: str, ancestors: Callable[[str], tuple[str, ...]]) -> str:
+    kind_last, last = kind.rpartition(".")[2], name.rpartition(".")[2]
+    if kind_last == last:
+        return "always"
+    lineage = {ancestor.rpartition(".")[2] for ancestor in ancestors(kind)}
+    if last in lineage:
+        return "always"
+    for candidate in (kind_last, *lineage):
+        raised, wanted = getattr(builtins, candidate, None), getattr(builtins, last, None)
+        if isinstance(raised, type) and isinstance(wanted, type) and issubclass(raised, wanted):
+            return "always"
+    if kind_last in _NOT_FAILURES:
+        return "always" if last in ("InvalidRequestError", "SQLAlchemyError") else "never"
+    if kind_last in _INTEGRITY or kind_last in _OPERATIONAL:
+        return "always" if last in _SQLALCHEMY or last == "DatabaseError" else "never"
+    return "never"

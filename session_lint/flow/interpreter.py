@@ -1,0 +1,423 @@
+"""The flow interpreter: runs a function's IR over sets of abstract states, exceptions and all.
+
+Python is structured, so the interpreter is compositional: every statement takes states and gives states per way
+out (`Outcome`). Every call may raise, every await may be cancelled; `finally` and `with` run on all ways out.
+Loops run until no new state appears. This file knows statements; `evaluation.py` knows expressions, `calls.py`
+calls, `managers.py` with blocks, `effects.py` what an operation does to a session.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
+
+from session_lint import ir
+from session_lint.flow import errors
+from session_lint.flow.errors import Error
+from session_lint.flow.evaluation import Evaluation
+from session_lint.flow.outcome import Outcome, Raises, Returns
+from session_lint.flow.result import Exit, Frame, FunctionFlow
+from session_lint.flow.state import BROKEN, Mark, State, States
+from session_lint.flow.values import Const, Coroutine, Items, Session, Value
+from session_lint.project.modules import FunctionRef
+
+if TYPE_CHECKING:
+    from session_lint.project.link import Project
+
+_ROUNDS = 6
+"""How often a loop's body is run at most; the typestate is finite and small, so that is enough in practice."""
+
+
+class Interpreter(Evaluation):
+    """Interprets one function of the project."""
+
+    def __init__(self, project: Project, reference: FunctionRef, depth: int = 0) -> None:
+        super().__init__(project, reference, depth)
+        self._blocks: dict[type, Callable[..., Outcome]] = {
+            ir.Assign: self._assign,
+            ir.Expression: self._expression_statement,
+            ir.Return: self._return,
+            ir.Raise: self._raise,
+            ir.Break: self._break,
+            ir.Continue: self._continue,
+            ir.Delete: self._delete,
+            ir.Assert: self._assert,
+            ir.If: self._if,
+            ir.While: self._while,
+            ir.For: self._for,
+            ir.Try: self._try,
+            ir.With: self._with,
+            ir.Match: self._match,
+            ir.Define: self._define,
+        }
+        self._current_errors: list[Error] = []
+
+    def run(self) -> FunctionFlow:
+        """Interpret the function from its entry."""
+        outcome = Outcome()
+        start = States(self.entry_states())
+        self.run_block(self.function.body, start, outcome)
+        end = self.function.place
+        last = (end[2], end[3], end[2], end[3])
+        for state in outcome.normal:
+            self.flow.exits.append(Exit(None, state, last))
+        for state, value, place in outcome.returns:
+            self.flow.exits.append(Exit(None, state, place, value))
+        for state, error in outcome.raises:
+            self.flow.exits.append(Exit(error, state, error.place))
+        return self.flow
+
+    # --------------------------------------------------------------------------------------------- blocks
+
+    def run_block(self, body: Iterable[ir.Stmt], states: States, outcome: Outcome) -> None:
+        """Run statements one after the other; what falls through is added to outcome.normal."""
+        current = states
+        for statement in body:
+            if not current:
+                return
+            run = self._blocks.get(type(statement))
+            if run is None:
+                continue
+            self.statement = statement
+            result = run(statement, current)
+            outcome.jumps(result)
+            current = result.normal
+        outcome.normal.update(current)
+
+    def _assign(self, node: ir.Assign, states: States) -> Outcome:
+        outcome = Outcome()
+        for state in states:
+            for after, value in self.evaluate(node.value, state, outcome, "assigned"):
+                if value is None and node.annotation is not None and len(node.targets) == 1:
+                    after, value = self.declared(node, after)
+                elif value is None and len(node.targets) == 1:
+                    after, value = self.shaped(node.targets[0], node.value, after)
+                for target in node.targets:
+                    after = self.assign(target, value, after, node)
+                outcome.normal.add(after)
+        return outcome
+
+    def _expression_statement(self, node: ir.Expression, states: States) -> Outcome:
+        outcome = Outcome()
+        for state in states:
+            for after, value in self.evaluate(node.value, state, outcome, "dropped"):
+                if isinstance(value, Coroutine):
+                    self.not_awaited(value, after)
+                outcome.normal.add(after)
+        return outcome
+
+    def _return(self, node: ir.Return, states: States) -> Outcome:
+        outcome = Outcome()
+        for state in states:
+            for after, value in self.evaluate(node.value, state, outcome, "returned"):
+                outcome.returns.add(self.hand_over(value, after), value, node.place)
+        return outcome
+
+    def _raise(self, node: ir.Raise, states: States) -> Outcome:
+        outcome = Outcome()
+        for state in states:
+            if node.exception is None:
+                for error in self._current_errors[-1:] or [Error(errors.ANY, node.place, "raise")]:
+                    outcome.raises.add(state, error)
+                continue
+            for after, _ in self.evaluate(node.exception, state, outcome, "raised", calm=True):
+                outcome.raises.add(after, self._raised(node))
+        return outcome
+
+    def _raised(self, node: ir.Raise) -> Error:
+        exception = node.exception
+        while isinstance(exception, ir.Call):
+            exception = exception.function
+        if isinstance(exception, ir.Name):
+            if self._current_errors and self._error_names[-1:] == [exception.path[-1]]:
+                return self._current_errors[-1]
+            name = self.dotted(exception.path)
+            if name.rpartition(".")[2][:1].isupper():
+                return Error(name, node.place, f"raise {exception.path[-1]}")
+        return Error(errors.ANY, node.place, "raise")
+
+    def _break(self, node: ir.Break, states: States) -> Outcome:
+        outcome = Outcome()
+        outcome.breaks.update(states)
+        return outcome
+
+    def _continue(self, node: ir.Continue, states: States) -> Outcome:
+        outcome = Outcome()
+        outcome.continues.update(states)
+        return outcome
+
+    def _delete(self, node: ir.Delete, states: States) -> Outcome:
+        outcome = Outcome()
+        for state in states:
+            for target in node.targets:
+                if isinstance(target, ir.Name):
+                    state = state.bind(target.path, None)
+            outcome.normal.add(state)
+        return outcome
+
+    def _assert(self, node: ir.Assert, states: States) -> Outcome:
+        outcome = Outcome()
+        for state in states:
+            for after, verdict in self.test(node.test, state, outcome):
+                if verdict is not False:
+                    outcome.normal.add(after)
+                if verdict is not True:
+                    outcome.raises.add(after, Error("AssertionError", node.place, "assert"))
+        return outcome
+
+    def _define(self, node: ir.Define, states: States) -> Outcome:
+        outcome = Outcome()
+        for state in states:
+            outcome.normal.add(self.define(node.definition, state))
+        return outcome
+
+    # ------------------------------------------------------------------------------------------- branches
+
+    def _if(self, node: ir.If, states: States) -> Outcome:
+        outcome = Outcome()
+        true, false = States(), States()
+        for state in states:
+            for after, verdict in self.test(node.test, state, outcome):
+                if verdict is not False:
+                    true.add(after)
+                if verdict is not True:
+                    false.add(after)
+        with self.inside("if", node):
+            self.run_block(node.body, true, outcome)
+            self.run_block(node.orelse, false, outcome)
+        return outcome
+
+    def _match(self, node: ir.Match, states: States) -> Outcome:
+        outcome = Outcome()
+        waiting = States()
+        for state in states:
+            for after, _ in self.evaluate(node.subject, state, outcome):
+                waiting.add(after)
+        exhausted = False
+        with self.inside("if", node):
+            for case in node.cases:
+                taken = States()
+                for state in waiting:
+                    for name in case.names:
+                        state = state.bind((name,), None)
+                    if case.guard is None:
+                        taken.add(state)
+                    else:
+                        for after, verdict in self.test(case.guard, state, outcome):
+                            if verdict is not False:
+                                taken.add(after)
+                self.run_block(case.body, taken, outcome)
+                if case.irrefutable:
+                    exhausted = True
+                    break
+        if not exhausted:
+            outcome.normal.update(waiting)
+        return outcome
+
+    # ---------------------------------------------------------------------------------------------- loops
+
+    def _while(self, node: ir.While, states: States) -> Outcome:
+        outcome = Outcome()
+        forever = node.test in (ir.Constant(True), ir.Constant(1))
+
+        def enter(state: State) -> tuple[list[State], list[State]]:
+            inside, done = [], []
+            for after, verdict in self.test(node.test, state, outcome):
+                if verdict is not False:
+                    inside.append(after)
+                if verdict is not True and not forever:
+                    done.append(after)
+            return inside, done
+
+        with self.inside("while", node):
+            self._loop(node.body, states, enter, outcome, node.orelse)
+        return outcome
+
+    def _for(self, node: ir.For, states: States) -> Outcome:
+        outcome = Outcome()
+        entered = States()
+        for state in states:
+            for after, value in self.evaluate(node.iterable, state, outcome, "iterated"):
+                iterated = self.iterate_generator(node, value, after, outcome)
+                if iterated is not None:
+                    outcome.normal.update(iterated)
+                    continue
+                for ready in self.iterate(value, after, node, outcome):
+                    entered.add(ready)
+
+        def enter(state: State) -> tuple[list[State], list[State]]:
+            return [self.assign(node.target, None, state, node)], [state]
+
+        if entered:
+            with self.inside("for", node):
+                self._loop(node.body, entered, enter, outcome, node.orelse)
+        return outcome
+
+    def _loop(
+        self,
+        body: tuple[ir.Stmt, ...],
+        states: States,
+        enter: Callable[[State], tuple[list[State], list[State]]],
+        outcome: Outcome,
+        orelse: tuple[ir.Stmt, ...],
+    ) -> None:
+        seen, done, frontier = States(), States(), States(states)
+        for _ in range(_ROUNDS):
+            inside = States()
+            for state in frontier:
+                if seen.add(state):
+                    before, after = enter(state)
+                    inside.update(before)
+                    done.update(after)
+            if not inside:
+                break
+            result = Outcome()
+            self.run_block(body, inside, result)
+            outcome.returns.update(result.returns)
+            outcome.raises.update(result.raises)
+            outcome.normal.update(result.breaks)
+            frontier = States([*result.normal, *result.continues])
+        self.run_block(orelse, done, outcome)
+
+    # ----------------------------------------------------------------------------------------- exceptions
+
+    def _try(self, node: ir.Try, states: States) -> Outcome:
+        result = Outcome()
+        body = Outcome()
+        with self.inside("try", node):
+            self.run_block(node.body, states, body)
+        result.breaks.update(body.breaks)
+        result.continues.update(body.continues)
+        result.returns.update(body.returns)
+        self.run_block(node.orelse, body.normal, result)
+        self._handle(node, body.raises, result)
+        return self._finally(node, result) if node.final else result
+
+    def _handle(self, node: ir.Try, raises: Raises, result: Outcome) -> None:
+        """Send what the body raised to the handlers that may catch it."""
+        waiting: dict[tuple[str, bool], list[tuple[State, Error]]] = {}
+        for state, error in raises:
+            waiting.setdefault((error.kind, error.by_yield), []).append((state, error))
+        for pairs in waiting.values():
+            error = pairs[0][1]
+            for handler in node.handlers:
+                types = self.exception_types(handler.type)
+                verdict = errors.caught(error.kind, types, self.project.ancestor_names)
+                if verdict == "never":
+                    continue
+                expects_database = any([errors.is_database_type(name) for name in types])
+                self._run_handler(handler, pairs, error, expects_database, result)
+                if verdict == "always":
+                    break
+            else:
+                for state, uncaught in pairs:
+                    result.raises.add(state, uncaught)
+
+    def _run_handler(
+        self, handler: ir.Handler, pairs: list[tuple[State, Error]], error: Error, expected: bool, result: Outcome
+    ) -> None:
+        states = States()
+        for state, caught in pairs:
+            states.add(self._swallow(state, caught, handler, expected))
+        inner = Outcome()
+        self._current_errors.append(error)
+        self._error_names.append(handler.name or "")
+        with self.inside("except", handler):
+            self.run_block(handler.body, states, inner)
+        self._error_names.pop()
+        self._current_errors.pop()
+        result.update(inner)
+
+    def _swallow(self, state: State, error: Error, handler: ir.Handler, expected: bool) -> State:
+        """Remember who caught a session's failure; an author who expects database errors proves they happen."""
+        for identity, session in state.sessions.items():
+            if session.transaction in BROKEN:
+                if expected and session.transaction == "suspect" and session.witness.failed is not None:
+                    session = session._replace(transaction="failed")
+                label = "the error is caught here" if handler.place != ir.NOWHERE else "the error is caught"
+                state = state.set(identity, session.mark(swallowed=Mark(handler.place, label)))
+        if error.by_yield:
+            state = state.throw()
+        return state
+
+    def _finally(self, node: ir.Try, result: Outcome) -> Outcome:
+        """Run the finally block on every way out; it may replace the way out by its own."""
+        final = Outcome()
+
+        def run(states: Iterable[State]) -> States:
+            block = Outcome()
+            self.run_block(node.final, States(states), block)
+            final.jumps(block)
+            return block.normal
+
+        final.normal.update(run(result.normal))
+        final.breaks.update(run(result.breaks))
+        final.continues.update(run(result.continues))
+        for value, place, group in result.returns.groups():
+            for state in run(group):
+                final.returns.add(state, value, place)
+        for error, group in result.raises.groups():
+            self._current_errors.append(error)
+            for state in run(group):
+                final.raises.add(state, error)
+            self._current_errors.pop()
+        return final
+
+    # ----------------------------------------------------------------------------------------------- with
+
+    def _with(self, node: ir.With, states: States) -> Outcome:
+        outcome = Outcome()
+        with self.inside("with", node):
+            self._with_items(node, 0, states, outcome)
+        return outcome
+
+    def _with_items(self, node: ir.With, index: int, states: States, outcome: Outcome) -> None:
+        if index == len(node.items):
+            self.run_block(node.body, states, outcome)
+            return
+        item = node.items[index]
+        groups: dict[Value, States] = {}
+        for state in states:
+            for after, value in self.evaluate(item.value, state, outcome, "with"):
+                for entered, manager, bound in self.enter(value, after, node, item, outcome):
+                    if item.target is not None:
+                        entered = self.assign(item.target, bound, entered, node)
+                    groups.setdefault(manager, States()).add(entered)
+        for manager, group in groups.items():
+            inner = Outcome()
+            self._with_items(node, index + 1, group, inner)
+            self.leave(manager, inner, outcome, node)
+
+    # ------------------------------------------------------------------------------------------ assigning
+
+    def assign(self, target: ir.Expr, value: Value, state: State, node: ir.Stmt) -> State:
+        """Give a target a value. What is stored outside the function's own variables is handed over."""
+        if isinstance(target, ir.Name):
+            if len(target.path) == 1:
+                if target.path[0] in self.outer_names:
+                    return self.hand_over(value, state)
+                return self.rebind(target.path, value, state, node)
+            holder = self.lookup(target.path[:-1], state)
+            if isinstance(value, Session):
+                return self.hand_over(value, state).bind(target.path, value)
+            state = self.attribute_written(target.path, holder, state, node)
+            return state.bind(target.path, value)
+        if isinstance(target, ir.Collection):
+            values = value.items if isinstance(value, Items) and len(value.items) == len(target.items) else ()
+            for index, part in enumerate(target.items):
+                state = self.assign(part, values[index] if values else None, state, node)
+            return state
+        if isinstance(target, (ir.Subscript, ir.Attribute)):
+            return self.hand_over(value, state)
+        return state
+
+    def declared(self, node: ir.Assign, state: State) -> tuple[State, Value]:
+        """`session: Session = something unknown`: believe the annotation."""
+        assert node.annotation is not None
+        value = self.project.statics.instance(self.module, node.annotation)
+        target = node.targets[0]
+        name = target.path if isinstance(target, ir.Name) else ("?",)
+        return self.materialise(value, state, name, node.place, "attribute")
+
+
+__all__ = ["Interpreter", "Outcome", "Returns", "boolean"]

@@ -1,0 +1,320 @@
+"""With blocks, and loops over session generators: who hands a session out, and what happens at the end."""
+
+from __future__ import annotations
+
+from session_lint import ir
+from session_lint.findings import Confidence
+from session_lint.flow import errors, result
+from session_lint.flow import operations as ops
+from session_lint.flow.calls import Calls
+from session_lint.flow.errors import Error
+from session_lint.flow.outcome import Outcome
+from session_lint.flow.result import SessionInfo
+from session_lint.flow.state import BROKEN, CLOSED, NONE, OPEN, Mark, SessionState, State, States
+from session_lint.flow.values import (
+    Borrowed,
+    Generator,
+    Instance,
+    Manager,
+    Method,
+    Opened,
+    Path,
+    Registry,
+    Session,
+    Transaction,
+    Value,
+)
+from session_lint.project import shapes
+from session_lint.project.provider import Provider
+
+Entered = list[tuple[State, Value, Value]]
+
+
+class Managers(Calls):
+    """Enters and leaves context managers."""
+
+    def enter(self, value: Value, state: State, node: ir.With, item: ir.WithItem, outcome: Outcome) -> Entered:
+        """`with value as x`: the states, the manager that will be left, and what x is."""
+        if isinstance(value, Registry):
+            state, value = self.materialise(value, state, (), node.place, result.AMBIENT)
+        if isinstance(value, Session):
+            session = state.sessions[value.identity]
+            state = state.set(value.identity, session._replace(owned=False))
+            self._reject_reuse(value, state, node, item)
+            return [(state, Manager("session", value), value)]
+        if isinstance(value, Transaction):
+            return self._enter_transaction(value, state, node, outcome)
+        if isinstance(value, Method) and isinstance(value.owner, Session) and value.name == "no_autoflush":
+            return [(state, Manager("null", value.owner), value.owner)]
+        if isinstance(value, Manager):
+            return self._enter_manager(value, state, node, item, outcome)
+        if isinstance(value, Instance):
+            bound = self.project.statics.entered(self.module, value)
+            if isinstance(bound, (Borrowed, Opened)):
+                return [self._provided(bound.type, state, node, item, None, "foreign")]
+            return [(state, Manager("null", value), value if bound is None else bound)]
+        return self._enter_unknown(value, state, node, item)
+
+    def _reject_reuse(self, value: Session, state: State, node: ir.With, item: ir.WithItem) -> None:
+        return
+
+    def _enter_transaction(self, value: Transaction, state: State, node: ir.With, outcome: Outcome) -> Entered:
+        session = state.sessions[value.identity]
+        info = self.flow.sessions[value.identity]
+        text = f"{info.name}.begin{'_nested' if value.is_nested else ''}()"
+        if value.is_nested:
+            state = self.operate(state, value.identity, ops.FLUSH, node.place, text, outcome)
+            session = state.sessions[value.identity]
+            state = state.set(value.identity, session._replace(transaction=OPEN, savepoints=min(session.savepoints + 1, 2)))
+            return [(state, Manager("savepoint", Session(value.identity)), value)]
+        state = self.operate(state, value.identity, ops.BEGIN, node.place, text, outcome)
+        session = state.sessions[value.identity]
+        state = state.set(value.identity, session._replace(transaction=OPEN, begun=1))
+        return [(state, Manager("begin", Session(value.identity)), value)]
+
+    def _enter_manager(
+        self, value: Manager, state: State, node: ir.With, item: ir.WithItem, outcome: Outcome
+    ) -> Entered:
+        if value.kind == "open begin" and isinstance(value.value, Opened):
+            name = item.target.path[-1] if isinstance(item.target, ir.Name) else "session"
+            state, identity = self.open(value.value.type, value.place, state, name)
+            session = state.sessions[identity]._replace(owned=False, begun=1, transaction=OPEN)
+            return [(state.set(identity, session), Manager("open begin", Session(identity)), Session(identity))]
+        if value.kind == "null" and isinstance(value.value, Session):
+            identity = value.value.identity
+            info = self.flow.sessions[identity]
+            if info.origin == result.LOCAL and info.place == value.place and state.sessions[identity].owned:
+                self.event(result.LOST_WITH_ITEM, info.place, identity, "no_autoflush", state.sessions[identity])
+                state = self.hand_over(value.value, state)
+            return [(state, value, value.value)]
+        if value.kind == "closing":
+            state = self.hand_over(value.value, state)
+            return [(state, value, value.value)]
+        if value.kind == "provider" and value.reference is not None:
+            return self._enter_provider(value, state, node, item)
+        return [(state, value, value.value if value.kind == "null" else value)]
+
+    def _enter_provider(self, value: Manager, state: State, node: ir.With, item: ir.WithItem) -> Entered:
+        assert value.reference is not None
+        provider = self.project.provider(value.reference)
+        bindings = dict(value.bindings)
+        for root in provider.parameters:
+            given = bindings.get(root[0])
+            if isinstance(given, Session):
+                return [(state, value._replace(value=given), given)]
+        bound = self.project.statics.yielded(value.reference)
+        if isinstance(bound, Registry):
+            state, session = self.materialise(bound, state, (), node.place, result.AMBIENT)
+            return [(state, value._replace(value=session), session)]
+        if isinstance(bound, Borrowed):
+            return [self._provided(bound.type, state, node, item, value, "provider")]
+        if bound is None:
+            entered = self._enter_unknown(None, state, node, item)
+            return [(after, manager._replace(reference=value.reference) if isinstance(manager, Manager) else manager, target)
+                    for after, manager, target in entered]  # fmt: skip
+        return [(state, Manager("null", None), bound)]
+
+    def _provided(
+        self,
+        kind: shapes.SessionType,
+        state: State,
+        node: ir.With,
+        item: ir.WithItem,
+        manager: Manager | None,
+        how: str,
+    ) -> tuple[State, Value, Value]:
+        place = manager.place if manager is not None and manager.place != ir.NOWHERE else _first_call(item.value, node)
+        identity: Path = (f"@{place[0]}:{place[1]}",)
+        name = item.target.path[-1] if isinstance(item.target, ir.Name) else "the session"
+        reference = manager.reference if manager is not None else None
+        begun = self.project.provider(reference).begun if reference is not None else 0
+        info = SessionInfo(identity, name, result.PROVIDED, kind, place, reference)
+        opened = Mark(place, f"{name} is opened here")
+        session = SessionState(transaction=OPEN if begun else NONE, reset=True, begun=begun).mark(opened=opened)
+        state = self.track(info, session, state)
+        left = manager._replace(value=Session(identity)) if manager is not None else Manager(how, Session(identity))
+        return state, left, Session(identity)
+
+    def _enter_unknown(self, value: Value, state: State, node: ir.With, item: ir.WithItem) -> Entered:
+        """`with something_unknown() as x`: x is a session if what is done with it leaves no other choice."""
+        if isinstance(item.target, ir.Name) and len(item.target.path) == 1:
+            statics = self.project.statics
+            seen = statics.usage(self.flow.reference).get(item.target.path)
+            kind = shapes.recognise(item.target.path[0], seen, statics.uses_sqlalchemy(self.module))
+            if kind is not None:
+                if not isinstance(node, ir.With) or node.is_async != kind.is_async:
+                    kind = kind._replace(is_async=node.is_async and kind.is_async)
+                state, manager, bound = self._provided(kind, state, node, item, None, "foreign")
+                return [(state, manager, bound)]
+        return [(state, Manager("null", None), None)]
+
+    def enter_value(self, value: Value, state: State, place: ir.Place, name: str, outcome: Outcome) -> tuple[State, Value]:
+        """`stack.enter_context(value)`: the stack will leave it."""
+        item = ir.WithItem(ir.UNKNOWN, None)
+        node = ir.With((item,), (), False, place)
+        for after, _, bound in self.enter(value, state, node, item, outcome):
+            return after, bound
+        return state, None
+
+    # --------------------------------------------------------------------------------------------- leaving
+
+    def leave(self, manager: Value, inner: Outcome, outcome: Outcome, node: ir.With) -> None:
+        """Run a manager's exit on every way out of its block."""
+        if not isinstance(manager, Manager):
+            outcome.update(inner)
+            return
+
+        def normally(states: States) -> list[State]:
+            return [after for state in states for after in self._leave_normally(manager, state, node, outcome)]
+
+        outcome.normal.update(normally(inner.normal))
+        outcome.breaks.update(normally(inner.breaks))
+        outcome.continues.update(normally(inner.continues))
+        for value, place, group in inner.returns.groups():
+            for state in normally(States(group)):
+                outcome.returns.add(state, value, place)
+        for state, error in inner.raises:
+            after, swallowed = self._leave_raising(manager, state, error, node)
+            if swallowed != "always":
+                outcome.raises.add(after, error)
+            if swallowed != "never":
+                outcome.normal.add(after)
+
+    def _leave_normally(self, manager: Manager, state: State, node: ir.With, outcome: Outcome) -> list[State]:
+        owner = manager.value
+        if not isinstance(owner, Session) or owner.identity not in state.sessions:
+            return [state]
+        identity = owner.identity
+        session = state.sessions[identity]
+        info = self.flow.sessions[identity]
+        if manager.kind in ("session", "closing", "foreign"):
+            closed = Mark(node.place, f"the with block closes {info.name} here")
+            return [state.set(identity, session._replace(transaction=CLOSED, dirty=session.dirty, owned=False).mark(ended=closed))]
+        if manager.kind == "savepoint":
+            transaction = OPEN if session.transaction in BROKEN else session.transaction
+            begun = session.begun
+            return [
+                state.set(identity, session._replace(transaction=transaction, savepoints=session.savepoints - 1, begun=begun))
+            ]
+        if manager.kind in ("begin", "open begin"):
+            return self._end_block(manager, state, session, identity, node, outcome)
+        if manager.kind == "provider" and manager.reference is not None:
+            provider = self.project.provider(manager.reference)
+            if provider.commits:
+                state = self._commit_by(state, session, identity, node, outcome, f"{manager.reference.function.name}()")
+                session = state.sessions[identity]
+            if provider.closes:
+                session = session._replace(transaction=CLOSED, owned=False)
+            return [state.set(identity, session._replace(begun=0))]
+        return [state]
+
+    def _end_block(
+        self, manager: Manager, state: State, session: SessionState, identity: Path, node: ir.With, outcome: Outcome
+    ) -> list[State]:
+        if session.begun == 1:
+            state = self._commit_by(state, session, identity, node, outcome, "the begin() block")
+            session = state.sessions[identity]
+        transaction = CLOSED if manager.kind == "open begin" else NONE
+        ended = Mark(node.place, "the begin() block ends the transaction here")
+        return [state.set(identity, session._replace(transaction=transaction, begun=0, owned=False if transaction == CLOSED else session.owned).mark(ended=ended))]  # fmt: skip
+
+    def _commit_by(
+        self, state: State, session: SessionState, identity: Path, node: ir.With, outcome: Outcome, who: str
+    ) -> State:
+        """The end of a block commits: what it commits may be lost, and the commit itself may fail, cleanly."""
+        if session.transaction in BROKEN and session.witness.swallowed is not None:
+            self.event(result.LOST_IN_BLOCK, node.place, identity, who, session)
+        clean = session._replace(transaction=NONE, dirty=False, reset=True)
+        if session.transaction == OPEN or session.dirty:
+            failed = state.set(identity, clean._replace(transaction=CLOSED, owned=False))
+            outcome.raises.add(failed, Error(errors.DATABASE, node.place, f"the commit of {who}"))
+            outcome.raises.add(failed, Error(errors.INTEGRITY, node.place, f"the commit of {who}"))
+        return state.set(identity, clean._replace(commits=min(session.commits + 1, 2)))
+
+    def _leave_raising(self, manager: Manager, state: State, error: Error, node: ir.With) -> tuple[State, str]:
+        if manager.kind == "suppress":
+            return state, errors.caught(error.kind, manager.types, self.project.ancestor_names)
+        owner = manager.value
+        if not isinstance(owner, Session) or owner.identity not in state.sessions:
+            return state, "never"
+        identity = owner.identity
+        session = state.sessions[identity]
+        if manager.kind in ("session", "closing", "foreign", "open begin"):
+            closed = session._replace(transaction=CLOSED, dirty=False, owned=False, begun=0)
+            return state.set(identity, closed), "never"
+        if manager.kind == "begin":
+            return state.set(identity, session._replace(transaction=NONE, dirty=False, begun=0, reset=True)), "never"
+        if manager.kind == "savepoint":
+            restored = OPEN if session.transaction in BROKEN else session.transaction
+            return state.set(identity, session._replace(transaction=restored, savepoints=session.savepoints - 1)), "never"
+        if manager.kind == "provider" and manager.reference is not None:
+            provider = self.project.provider(manager.reference)
+            if provider.closes_on_error:
+                session = session._replace(transaction=CLOSED, dirty=False, owned=False)
+            elif provider.ends_on_error:
+                session = session._replace(transaction=NONE, dirty=False)
+            return state.set(identity, session._replace(begun=0)), "maybe" if provider.swallows else "never"
+        return state, "never"
+
+    # ------------------------------------------------------------------------------- loops over generators
+
+    def iterate_generator(self, node: ir.For, value: Value, state: State, outcome: Outcome) -> States | None:
+        """`async for session in get_db():`; None if that is not what the loop is."""
+        if isinstance(value, Manager) and value.kind == "provider":
+            self.event(result.MANAGER_ITERATED, node.place, (), "for", None, value.reference)
+            return None
+        if not isinstance(value, Generator):
+            return None
+        static = self.project.statics.yielded(value.reference)
+        if not isinstance(static, Borrowed) or not isinstance(node.target, ir.Name):
+            return None
+        provider = self.project.provider(value.reference)
+        place = value.place if value.place != ir.NOWHERE else node.place
+        identity: Path = (f"@{place[0]}:{place[1]}",)
+        name = node.target.path[-1]
+        info = SessionInfo(identity, name, result.ITERATED, static.type, place, value.reference)
+        opened = Mark(place, f"{name} is opened here")
+        entry = SessionState(transaction=NONE, reset=True, begun=provider.begun).mark(opened=opened)
+        state = self.track(info, entry, state).bind(node.target.path, Session(identity))
+        inner = Outcome()
+        with self.inside("for", node):
+            self.run_block(node.body, States([state]), inner)
+        self._leave_generator(node, inner, outcome, identity, provider, value)
+        done = States()
+        for after in [*inner.normal, *inner.continues]:
+            done.add(after.set(identity, after.sessions[identity]._replace(transaction=CLOSED, begun=0)))
+        normal = Outcome()
+        self.run_block(node.orelse, done, normal)
+        outcome.jumps(normal)
+        left = States(normal.normal)
+        left.update(inner.breaks)
+        return left
+
+    def _leave_generator(
+        self, node: ir.For, inner: Outcome, outcome: Outcome, identity: Path, provider: Provider, value: Generator
+    ) -> None:
+        immediate = not node.is_async and provider.closes_on_error
+        for state, returned, place in inner.returns:
+            session = state.sessions[identity]
+            if not immediate and session.transaction not in (CLOSED, NONE):
+                self.event(result.LOOP_LEFT, place, identity, "return", session, value.reference)
+            outcome.returns.add(state, returned, place)
+        for state in inner.breaks:
+            session = state.sessions[identity]
+            if not immediate and session.transaction not in (CLOSED, NONE):
+                self.event(result.LOOP_LEFT, node.place, identity, "break", session, value.reference)
+        for state, error in inner.raises:
+            outcome.raises.add(state, error)
+
+    def run_block(self, body: tuple[ir.Stmt, ...], states: States, outcome: Outcome) -> None:
+        raise NotImplementedError
+
+
+def _first_call(node: ir.Expr, statement: ir.With) -> ir.Place:
+    for part in ir.expressions(node):
+        if isinstance(part, ir.Call):
+            return part.place
+    return statement.place
+
+
+_CERTAINTY = Confidence

@@ -1,0 +1,76 @@
+"""What the methods of sessions, connections, queries and results do to a transaction. Data, not logic."""
+
+from __future__ import annotations
+
+READ, WRITE, ADD, FLUSH, COMMIT, ROLLBACK, CLOSE, BEGIN, SAVEPOINT, QUERY, NEUTRAL, REMOVE = (
+    "read", "write", "add", "flush", "commit", "rollback", "close", "begin", "begin_nested", "query", "neutral", "remove",
+)  # fmt: skip
+EXECUTE = "execute"
+"""Reads or writes, depending on the statement."""
+
+SESSION_METHODS: dict[str, str] = {
+    "add": ADD,
+    "add_all": ADD,
+    "delete": ADD,
+    "merge": WRITE,
+    "bulk_save_objects": WRITE,
+    "bulk_insert_mappings": WRITE,
+    "bulk_update_mappings": WRITE,
+    "execute": EXECUTE,
+    "exec": EXECUTE,
+    "exec_driver_sql": EXECUTE,
+    "scalar": EXECUTE,
+    "scalars": EXECUTE,
+    "stream": EXECUTE,
+    "stream_scalars": EXECUTE,
+    "get": READ,
+    "get_one": READ,
+    "refresh": READ,
+    "connection": READ,
+    "run_sync": WRITE,
+    "flush": FLUSH,
+    "commit": COMMIT,
+    "rollback": ROLLBACK,
+    "close": CLOSE,
+    "aclose": CLOSE,
+    "close_all": CLOSE,
+    "invalidate": CLOSE,
+    "reset": CLOSE,
+    "remove": REMOVE,
+    "begin": BEGIN,
+    "begin_nested": SAVEPOINT,
+    "query": QUERY,
+}
+"""Methods that are not named here do nothing to the transaction (expunge, in_transaction, get_bind ...)."""
+
+COROUTINES = frozenset(
+    "execute exec scalar scalars stream stream_scalars get get_one refresh merge delete flush commit rollback close "
+    "aclose connection run_sync invalidate reset remove close_all exec_driver_sql".split()
+)
+"""Methods of AsyncSession and AsyncConnection that must be awaited. add, add_all, expunge are plain methods."""
+
+QUERY_READS = frozenset(
+    "all first one one_or_none scalar count get scalars iterator yield_per_all fetchall fetchone paginate exists_all "
+    "first_or_404 one_or_404 get_or_404 one_or_none_or_404".split()
+)
+QUERY_WRITES = frozenset({"update", "delete", "insert"})
+MAY_FIND_NOTHING = frozenset({"one", "scalar_one", "get_one", "first_or_404", "one_or_404", "get_or_404"})
+
+CALM_FUNCTIONS = frozenset(
+    "print len str repr bool list dict set tuple isinstance issubclass hasattr range enumerate zip sorted reversed "
+    "super type id getattr setattr callable any all min max sum format vars partial cast".split()
+)
+"""Builtins that a reader does not expect to raise."""
+
+CALM_OBJECTS = frozenset({"logger", "log", "logging", "_logger", "LOG", "LOGGER", "_log", "structlog", "console", "click"})
+CALM_METHODS = frozenset(
+    "append extend items keys values strip lower upper startswith endswith format join split replace add_done_callback "
+    "info debug warning error exception critical warn bind where filter filter_by order_by limit offset options join "
+    "outerjoin group_by having distinct with_for_update select_from returning on_conflict_do_nothing "
+    "on_conflict_do_update desc asc in_ is_ label time monotonic perf_counter utcnow now uuid4 hex isoformat "
+    "total_seconds copy update setdefault discard sleep".split()
+)
+"""Methods of which nobody writes: "this may raise"."""
+
+CLOSING_WORDS = ("close", "cleanup", "release", "dispose", "teardown", "finish", "shutdown", "remove_session")
+"""A function that can't be seen and is called like this closes the session that it is given."""

@@ -1,0 +1,88 @@
+"""The ways out of a piece of code, each with its states."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from session_lint import ir
+from session_lint.flow.errors import Error
+from session_lint.flow.state import State, States
+from session_lint.flow.values import Value
+
+
+class Raises:
+    """Exceptions in flight: one per state and kind, the first witness stays."""
+
+    __slots__ = ("_pairs",)
+    LIMIT = 160
+
+    def __init__(self) -> None:
+        self._pairs: dict[object, tuple[State, Error]] = {}
+
+    def add(self, state: State, error: Error) -> None:
+        key = (state.key, error.kind, error.by_yield)
+        if key not in self._pairs and len(self._pairs) < self.LIMIT:
+            self._pairs[key] = (state, error)
+
+    def update(self, other: Raises) -> None:
+        for state, error in other:
+            self.add(state, error)
+
+    def groups(self) -> list[tuple[Error, list[State]]]:
+        """By kind of error; the first error stands for its kind."""
+        groups: dict[object, tuple[Error, list[State]]] = {}
+        for state, error in self:
+            groups.setdefault((error.kind, error.by_yield, error.place), (error, []))[1].append(state)
+        return list(groups.values())
+
+    def __iter__(self) -> Iterator[tuple[State, Error]]:
+        return iter(list(self._pairs.values()))
+
+
+class Returns:
+    """Returns with their values."""
+
+    __slots__ = ("_entries",)
+
+    def __init__(self) -> None:
+        self._entries: dict[object, tuple[State, Value, ir.Place]] = {}
+
+    def add(self, state: State, value: Value, place: ir.Place) -> None:
+        self._entries.setdefault((state.key, value, place), (state, value, place))
+
+    def update(self, other: Returns) -> None:
+        for state, value, place in other:
+            self.add(state, value, place)
+
+    def groups(self) -> list[tuple[Value, ir.Place, list[State]]]:
+        groups: dict[object, tuple[Value, ir.Place, list[State]]] = {}
+        for state, value, place in self:
+            groups.setdefault((value, place), (value, place, []))[2].append(state)
+        return list(groups.values())
+
+    def __iter__(self) -> Iterator[tuple[State, Value, ir.Place]]:
+        return iter(list(self._entries.values()))
+
+
+class Outcome:
+    """normal: control falls through to the next statement."""
+
+    __slots__ = ("breaks", "continues", "normal", "raises", "returns")
+
+    def __init__(self) -> None:
+        self.normal = States()
+        self.breaks = States()
+        self.continues = States()
+        self.returns = Returns()
+        self.raises = Raises()
+
+    def jumps(self, other: Outcome) -> None:
+        """Take over all ways out of `other` but the normal one."""
+        self.breaks.update(other.breaks)
+        self.continues.update(other.continues)
+        self.returns.update(other.returns)
+        self.raises.update(other.raises)
+
+    def update(self, other: Outcome) -> None:
+        self.jumps(other)
+        self.normal.update(other.normal)

@@ -1,0 +1,107 @@
+"""What the interpreter found out about one function: its sessions, events and exits."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from session_lint import ir
+from session_lint.findings import Confidence
+from session_lint.flow.errors import Error
+from session_lint.flow.state import SessionState, State
+from session_lint.flow.values import Path, SessionType, Value
+from session_lint.project.modules import FunctionRef
+
+# Where a session comes from, which says who has to finish it.
+LOCAL = "local"  # opened here
+PARAMETER = "parameter"  # handed in by the caller
+INJECTED = "injected"  # handed in by a dependency
+ATTRIBUTE = "attribute"  # kept by an object
+SHARED = "shared"  # one for the whole process: module level, class level
+AMBIENT = "ambient"  # a scoped_session's current one
+PROVIDED = "provided"  # handed out by a context manager that finishes it
+ITERATED = "iterated"  # handed out by a generator that is looped over or next()ed
+
+
+class SessionInfo(NamedTuple):
+    """A session of a function. name: what the code calls it. provider: who hands it out, if seen."""
+
+    identity: Path
+    name: str
+    origin: str
+    type: SessionType
+    place: ir.Place
+    provider: FunctionRef | None = None
+    framework: str = ""
+
+    @property
+    def certainty(self) -> Confidence:
+        return self.type.certainty
+
+    @property
+    def word(self) -> str:
+        return self.type.role
+
+
+class Frame(NamedTuple):
+    """A construct around the current statement. kind: "for", "while", "if", "try", "except", "with"."""
+
+    kind: str
+    node: ir.Stmt | ir.Handler
+
+
+class Event(NamedTuple):
+    """Something that happened while the function ran. kind: one of the constants of this module."""
+
+    kind: str
+    place: ir.Place
+    identity: Path
+    text: str
+    session: SessionState | None
+    frames: tuple[Frame, ...]
+    detail: object = None
+
+
+USE_BROKEN = "a session is used after a failure that nobody rolled back"
+USE_CLOSED = "a session is used after close()"
+AFTER_END = "a statement follows a commit or rollback inside a begin() block"
+COMMIT_IN_SAVEPOINT = "commit() inside begin_nested()"
+LOST_IN_BLOCK = "a begin() block ends normally with a failed transaction"
+COMMITTED = "commit()"
+WROTE = "a write"
+OVERWRITTEN = "a variable that holds an open session gets a new value"
+NOT_AWAITED = "a coroutine is never awaited"
+UNNAMED = "a session is opened and used in one expression"
+LOST_WITH_ITEM = "with Session().something: the session itself has no name"
+NEXT = "next() of a session generator"
+GENERATOR_USED = "a session generator is used as if it were the session"
+LOOP_LEFT = "a loop over a session generator is left early"
+MANAGER_ITERATED = "a context manager is iterated"
+MANAGER_DEPENDS = "Depends() of a context manager"
+YIELDED = "yield"
+CLOSED_BY_HAND = "close()"
+
+
+class Exit(NamedTuple):
+    """One way out. error: None if the function returns."""
+
+    error: Error | None
+    state: State
+    place: ir.Place
+    value: Value = None
+
+
+@dataclass(eq=False)
+class FunctionFlow:
+    """The result for one function. first_uses: sessions that it uses before rolling back or closing them."""
+
+    reference: FunctionRef
+    sessions: dict[Path, SessionInfo] = field(default_factory=dict)
+    events: list[Event] = field(default_factory=list)
+    exits: list[Exit] = field(default_factory=list)
+    first_uses: set[Path] = field(default_factory=set)
+    unresolved: bool = False
+
+    @property
+    def name(self) -> str:
+        return self.reference.function.qualname

@@ -1,0 +1,143 @@
+"""The abstract state of a function's sessions at one point of its execution.
+
+A session's state is a small typestate. Two states that agree in everything that can decide something are the
+same state; the places that led there (the witness) come along for the trail, first one wins.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+from session_lint import ir
+from session_lint.flow.values import Path, Value
+
+# The transaction of a session, as far as this function knows.
+ENTRY = "entry"  # as the function found it: not touched yet
+NONE = "none"  # no transaction: fresh, or after commit, rollback or close of what was open
+OPEN = "open"  # a connection is checked out and in a transaction
+FAILED = "failed"  # a flush, commit or statement failed and nobody rolled back
+SUSPECT = "suspect"  # something failed that may have left it failed: a read, or a callee that can't be seen
+CLOSED = "closed"
+
+BROKEN = (FAILED, SUSPECT)
+
+
+class Mark(NamedTuple):
+    """A place and what happened there, in words that fit into a trail."""
+
+    place: ir.Place
+    text: str
+
+
+class Witness(NamedTuple):
+    """How a session came into its state."""
+
+    opened: Mark | None = None
+    wrote: Mark | None = None
+    used: Mark | None = None
+    failed: Mark | None = None
+    swallowed: Mark | None = None
+    ended: Mark | None = None
+
+
+class SessionState(NamedTuple):
+    """transaction: see above. dirty: writes that are not committed. fresh_writes: only add()ed, nothing sent.
+
+    reset: a commit or rollback has happened in this function. commits: how many, two standing for more.
+    owned: this function must close it. begun: 1 inside a begin() block, 2 if the block's transaction has been
+    ended by hand. savepoints: how many begin_nested() blocks are around. touched: this function used it.
+    """
+
+    transaction: str = ENTRY
+    dirty: bool = False
+    reset: bool = False
+    commits: int = 0
+    owned: bool = False
+    begun: int = 0
+    savepoints: int = 0
+    touched: bool = False
+    handed: bool = False
+    witness: Witness = Witness()
+
+    @property
+    def key(self) -> tuple[object, ...]:
+        return self[:9]
+
+    def mark(self, **marks: Mark | None) -> SessionState:
+        return self._replace(witness=self.witness._replace(**marks))
+
+
+class State:
+    """Variables and sessions. Never changed in place: every operation gives a new one."""
+
+    __slots__ = ("_key", "sessions", "thrown", "variables")
+
+    def __init__(
+        self, variables: dict[Path, Value], sessions: dict[Path, SessionState], thrown: bool = False
+    ) -> None:
+        self.variables = variables
+        self.sessions = sessions
+        self.thrown = thrown
+        """Whether an exception was thrown into the generator at its yield and swallowed."""
+        self._key: object = None
+
+    @property
+    def key(self) -> object:
+        if self._key is None:
+            sessions = frozenset([(identity, session.key) for identity, session in self.sessions.items()])
+            self._key = (frozenset(self.variables.items()), sessions, self.thrown)
+        return self._key
+
+    def bind(self, path: Path, value: Value) -> State:
+        """Give a variable a value; what hung below its old value is forgotten."""
+        if value is None and not any([known[: len(path)] == path for known in self.variables]):
+            return self
+        variables = {known: old for known, old in self.variables.items() if known[: len(path)] != path}
+        if value is not None:
+            variables[path] = value
+        return State(variables, self.sessions, self.thrown)
+
+    def set(self, identity: Path, session: SessionState) -> State:
+        return State(self.variables, {**self.sessions, identity: session}, self.thrown)
+
+    def throw(self) -> State:
+        return State(self.variables, self.sessions, True)
+
+    def without_variables(self) -> State:
+        return State({}, self.sessions, self.thrown)
+
+
+class States:
+    """A bounded set of states."""
+
+    __slots__ = ("_states",)
+    LIMIT = 40
+
+    def __init__(self, states: Iterable[State] = ()) -> None:
+        self._states: dict[object, State] = {}
+        for state in states:
+            self.add(state)
+
+    def add(self, state: State) -> bool:
+        """Whether the state is a new one."""
+        if state.key in self._states:
+            return False
+        if len(self._states) >= self.LIMIT:
+            # Too many ways lead here to tell them all apart; the first ones stand for the rest.
+            return False
+        self._states[state.key] = state
+        return True
+
+    def update(self, states: Iterable[State]) -> None:
+        for state in states:
+            self.add(state)
+
+    def __iter__(self) -> Iterator[State]:
+        return iter(list(self._states.values()))
+
+    def __len__(self) -> int:
+        return len(self._states)
+
+    def __bool__(self) -> bool:
+        return bool(self._states)

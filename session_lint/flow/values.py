@@ -1,0 +1,217 @@
+"""What a variable can hold, as far as sessions are concerned. Everything else is None: unknown."""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Union
+
+from session_lint import ir
+from session_lint.findings import Confidence
+from session_lint.project.modules import ClassRef, FunctionRef
+
+Path = tuple[str, ...]
+
+
+class SessionType(NamedTuple):
+    """role: "session" or "connection". certainty: how sure we are that it is one at all."""
+
+    role: str
+    is_async: bool
+    certainty: Confidence
+
+
+SESSION = SessionType("session", False, Confidence.CERTAIN)
+ASYNC_SESSION = SessionType("session", True, Confidence.CERTAIN)
+CONNECTION = SessionType("connection", False, Confidence.CERTAIN)
+ASYNC_CONNECTION = SessionType("connection", True, Confidence.CERTAIN)
+
+
+class SessionClass(NamedTuple):
+    """The class itself: calling it opens a session."""
+
+    type: SessionType
+
+
+class Borrowed(NamedTuple):
+    """Static only: some session that exists already, such as a parameter or a field of that type."""
+
+    type: SessionType
+
+
+class Opened(NamedTuple):
+    """Static only: a new session, which whoever gets it must close."""
+
+    type: SessionType
+
+
+class Session(NamedTuple):
+    """A session that is tracked in the state. identity: the same for the same object."""
+
+    identity: Path
+
+
+class Factory(NamedTuple):
+    """Calling it opens a session (sessionmaker); `certainty` as for the session."""
+
+    type: SessionType
+
+
+class Engine(NamedTuple):
+    is_async: bool
+    certainty: Confidence
+
+
+class Registry(NamedTuple):
+    """A scoped_session. framework: whose teardown removes its session ("flask"), or "" if nobody is known."""
+
+    identity: Path
+    is_async: bool
+    framework: str
+
+
+class Extension(NamedTuple):
+    """Flask-SQLAlchemy's `db`."""
+
+    identity: Path
+
+
+class Function(NamedTuple):
+    """A function of the project; receiver: the instance it is bound to."""
+
+    reference: FunctionRef
+    receiver: Value
+
+
+class Closure(NamedTuple):
+    """A nested function or lambda, with its definition."""
+
+    function: ir.Function
+
+
+class ClassValue(NamedTuple):
+    reference: ClassRef
+
+
+class Instance(NamedTuple):
+    """An object of a class of the project.
+
+    path: what it is called, if it has a name that outlives the function (`self`, `self.repo`).
+    fields: sessions that it was given on construction.
+    """
+
+    reference: ClassRef
+    path: Path
+    fields: tuple[tuple[str, Value], ...]
+
+
+class ExternalValue(NamedTuple):
+    """Something that the project does not define, by dotted name."""
+
+    name: str
+
+
+class ModuleValue(NamedTuple):
+    reference: object
+
+
+class Generator(NamedTuple):
+    """The result of calling a generator function of the project, not entered yet."""
+
+    reference: FunctionRef
+    place: ir.Place
+
+
+class Manager(NamedTuple):
+    """A context manager. kind:
+
+    "session"   closes the session it is about          "begin"     commits or rolls back
+    "savepoint" releases or rolls back to the savepoint "open begin" opens, begins, commits, closes
+    "provider"  a context manager function of the project (reference)
+    "suppress"  swallows exceptions (types)              "null"      gives `value` and does nothing
+    "closing"   closes `value`                           "stack"     an ExitStack
+    "foreign"   a provider that can't be seen; assumed to finish what it hands out
+    """
+
+    kind: str
+    value: Value
+    reference: FunctionRef | None = None
+    types: tuple[str, ...] = ()
+    place: ir.Place = ir.NOWHERE
+    bindings: tuple[tuple[str, Value], ...] = ()
+
+
+class Transaction(NamedTuple):
+    """What begin() and begin_nested() return."""
+
+    identity: Path
+    is_nested: bool
+
+
+class Query(NamedTuple):
+    """A statement bound to its session, not sent yet."""
+
+    identity: Path
+
+
+class Method(NamedTuple):
+    """A bound method of a session or transaction, not called yet."""
+
+    owner: Value
+    name: str
+
+
+class Coroutine(NamedTuple):
+    """The result of calling something asynchronous without awaiting it. label: what was called."""
+
+    value: Value
+    label: str
+    place: ir.Place
+    touches: Path | None
+
+
+class Dependency(NamedTuple):
+    """`Depends(f)` as a default or in Annotated."""
+
+    provider: Value
+    scope: str
+
+
+class Const(NamedTuple):
+    """None, True or False."""
+
+    value: bool | None
+
+
+class Items(NamedTuple):
+    """A tuple or list with something interesting in it."""
+
+    items: tuple[Value, ...]
+
+
+Value = Union[
+    SessionClass,
+    Borrowed,
+    Opened,
+    Session,
+    Factory,
+    Engine,
+    Registry,
+    Extension,
+    Function,
+    Closure,
+    ClassValue,
+    Instance,
+    ExternalValue,
+    ModuleValue,
+    Generator,
+    Manager,
+    Transaction,
+    Query,
+    Method,
+    Coroutine,
+    Dependency,
+    Const,
+    Items,
+    None,
+]
+
+NONE = Const(None)

@@ -1,0 +1,275 @@
+"""The link stage: all modules of the project together, and what is known of each function.
+
+Flows, contracts and providers are worked out when they are first asked for and kept. A function that is
+reached again while it is being worked out (recursion) is judged as if nothing were known of it.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, NamedTuple
+
+from session_lint import ir
+from session_lint.flow.contracts import Contract, contract_of
+from session_lint.flow.result import FunctionFlow
+from session_lint.flow.values import Borrowed, Dependency, Function, Instance, Value
+from session_lint.project.modules import ClassRef, External, FunctionRef, Module, SymbolTable
+from session_lint.project.provider import UNSEEN, Provider, provider_of
+from session_lint.project.statics import Statics
+from session_lint.settings import Settings
+
+if TYPE_CHECKING:
+    from session_lint.flow.evaluation import Evaluation
+    from session_lint.flow.outcome import Outcome
+    from session_lint.flow.state import State
+
+_MAX_CHAIN = 40
+"""How many functions deep contracts are followed; Python's own stack is the limit behind it."""
+
+_INJECTING = ("provide_session", "with_session", "transactional", "db_injector", "inject_session", "session_scope")
+
+
+class Constructor(NamedTuple):
+    """positional: parameter names of a class's `__init__`. fields: which attributes keep which parameter."""
+
+    positional: tuple[str, ...]
+    fields: dict[str, tuple[str, ...]]
+
+
+class Project:
+    """The linked project."""
+
+    def __init__(self, modules: list[Module], settings: Settings) -> None:
+        self.settings = settings
+        self.table = SymbolTable(modules)
+        self.statics = Statics(self.table, settings)
+        self._flows: dict[int, FunctionFlow | None] = {}
+        self._contracts: dict[int, Contract] = {}
+        self._providers: dict[int, Provider] = {}
+        self._locals: dict[int, dict[str, Value]] = {}
+        self._constructors: dict[int, Constructor] = {}
+        self._holders: dict[int, bool] = {}
+        self._chain = 0
+        self.notes: list[str] = []
+
+    def functions(self, module: Module) -> Iterator[FunctionRef]:
+        for function in module.functions.values():
+            yield FunctionRef(module, function)
+
+    # ------------------------------------------------------------------------------------------ on demand
+
+    def flow(self, reference: FunctionRef) -> FunctionFlow | None:
+        """The function's flow; None while it is being worked out."""
+        from session_lint.flow.interpreter import Interpreter
+
+        key = id(reference.function)
+        if key in self._flows:
+            return self._flows[key]
+        if self._chain >= _MAX_CHAIN:
+            return None
+        self._flows[key] = None
+        self._chain += 1
+        try:
+            self._flows[key] = Interpreter(self, reference).run()
+        except RecursionError:
+            self.notes.append(f"{reference.module.path}: {reference.function.qualname} is nested too deeply to be judged")
+            self._flows[key] = FunctionFlow(reference, unresolved=True)
+        finally:
+            self._chain -= 1
+            if self._flows[key] is None:
+                del self._flows[key]
+        return self._flows[key]
+
+    def contract(self, reference: FunctionRef) -> Contract | None:
+        """The function's contract; None if it is not known."""
+        key = id(reference.function)
+        if key not in self._contracts:
+            flow = self.flow(reference)
+            if flow is None or flow.unresolved:
+                return None
+            self._contracts[key] = contract_of(flow)
+        return self._contracts[key]
+
+    def provider(self, reference: FunctionRef) -> Provider:
+        """What a session generator does at its end."""
+        key = id(reference.function)
+        if key not in self._providers:
+            flow = self.flow(reference)
+            if flow is None:
+                return UNSEEN
+            self._providers[key] = provider_of(flow)
+        return self._providers[key]
+
+    def provider_of(self, value: Value) -> FunctionRef | None:
+        """The generator function behind `Depends(value)`."""
+        if isinstance(value, Function) and value.reference.function.is_generator:
+            return value.reference
+        if isinstance(value, Instance):
+            call = self.table.method(value.reference, "__call__")
+            return call if call is not None and call.function.is_generator else None
+        return None
+
+    # -------------------------------------------------------------------------------------------- questions
+
+    def parameter(self, reference: FunctionRef, parameter: ir.Parameter) -> tuple[Value, Dependency | None]:
+        """What a parameter holds, by its type and its dependency."""
+        module = reference.module
+        value: Value = None
+        dependency: Dependency | None = None
+        if parameter.annotation is not None:
+            value, dependency = self.statics.annotated(module, parameter.annotation)
+        if parameter.default is not None:
+            default = self.statics.expression(module, parameter.default)
+            if isinstance(default, Dependency):
+                dependency = default
+        if dependency is not None and value is None:
+            value = self._provided_value(dependency.provider)
+        return value, dependency
+
+    def _provided_value(self, provider: Value) -> Value:
+        if isinstance(provider, Function):
+            if provider.reference.function.is_generator:
+                return self.statics.yielded(provider.reference)
+            returned = self.statics.returned(provider.reference)
+            return Borrowed(returned.type) if hasattr(returned, "type") else returned  # type: ignore[union-attr]
+        if isinstance(provider, Instance):
+            call = self.table.method(provider.reference, "__call__")
+            return self.statics.yielded(call) if call is not None and call.function.is_generator else None
+        return None
+
+    def is_injected(self, reference: FunctionRef, parameter: ir.Parameter) -> bool:
+        """Whether a decorator fills the parameter, so that its default is never the value."""
+        for decorator in reference.function.decorators:
+            while isinstance(decorator, ir.Call):
+                decorator = decorator.function
+            if isinstance(decorator, ir.Name) and any([word in decorator.path[-1] for word in _INJECTING]):
+                return True
+        return False
+
+    def enclosing(self, reference: FunctionRef) -> FunctionRef | None:
+        """The function around a nested one."""
+        outer = reference.function.qualname.rpartition(".")[0]
+        function = reference.module.functions.get(outer)
+        return FunctionRef(reference.module, function) if function is not None and outer else None
+
+    def locals(self, reference: FunctionRef) -> dict[str, Value]:
+        """The local variables of a function as a nested one sees them."""
+        key = id(reference.function)
+        if key not in self._locals:
+            self._locals[key] = {}
+            known = dict(self.statics.locals(reference))
+            for parameter in reference.function.parameters:
+                value, _ = self.parameter(reference, parameter)
+                if value is not None:
+                    known[parameter.name] = value
+            self._locals[key] = known
+        return self._locals[key]
+
+    def ancestor_names(self, name: str) -> tuple[str, ...]:
+        """The names of all classes that an exception class of the project inherits from."""
+        last = name.rpartition(".")[2]
+        found: list[str] = []
+        for module in self.table.modules:
+            definition = module.classes.get(last)
+            if definition is not None and (f"{module.name}.{last}" == name or name == last):
+                for symbol in self.table.ancestors(ClassRef(module, definition)):
+                    found.append(symbol.name if isinstance(symbol, External) else getattr(symbol, "definition", definition).name)
+                for base in definition.bases:
+                    if isinstance(base, ir.Name):
+                        found.append(base.path[-1])
+                break
+        return tuple(found)
+
+    def holds_session(self, reference: ClassRef) -> bool:
+        """Whether objects of the class keep a session."""
+        key = id(reference.definition)
+        if key not in self._holders:
+            fields = self.statics.fields(reference).values()
+            self._holders[key] = any([isinstance(value, Borrowed) for value in fields])
+        return self._holders[key]
+
+    def constructor(self, reference: ClassRef) -> Constructor:
+        """Which attribute keeps which argument of a class's constructor."""
+        key = id(reference.definition)
+        if key not in self._constructors:
+            self._constructors[key] = Constructor((), {})
+            self._constructors[key] = self._constructor(reference)
+        return self._constructors[key]
+
+    def _constructor(self, reference: ClassRef) -> Constructor:
+        method = self.table.method(reference, "__init__")
+        if method is None:
+            names = [
+                target.path[0]
+                for statement in reference.definition.body
+                if isinstance(statement, ir.Assign) and statement.annotation is not None
+                for target in statement.targets
+                if isinstance(target, ir.Name)
+            ]
+            return Constructor(tuple(names), {name: (name,) for name in names})
+        parameters = [parameter.name for parameter in method.function.parameters]
+        me, names = (parameters[0], parameters[1:]) if parameters else ("", [])
+        fields: dict[str, list[str]] = {}
+        for statement in ir.statements(method.function.body):
+            if isinstance(statement, ir.Assign) and isinstance(statement.value, ir.Name) and len(statement.value.path) == 1:
+                for target in statement.targets:
+                    if isinstance(target, ir.Name) and len(target.path) == 2 and target.path[0] == me:
+                        fields.setdefault(statement.value.path[0], []).append(target.path[1])
+            elif isinstance(statement, ir.Expression) and isinstance(statement.value, ir.Call):
+                self._super_fields(reference, statement.value, fields)
+        return Constructor(tuple(names), {name: tuple(kept) for name, kept in fields.items()})
+
+    def _super_fields(self, reference: ClassRef, call: ir.Call, fields: dict[str, list[str]]) -> None:
+        """`super().__init__(session)`: the base class keeps it."""
+        function = call.function
+        if not (isinstance(function, ir.Attribute) and function.name == "__init__" and isinstance(function.base, ir.Call)):
+            return
+        for base in self.table.bases(reference):
+            if isinstance(base, ClassRef):
+                inherited = self.constructor(base)
+                for position, argument in enumerate(call.arguments):
+                    name = argument.name
+                    if name is None and position < len(inherited.positional):
+                        name = inherited.positional[position]
+                    if name is not None and isinstance(argument.value, ir.Name) and len(argument.value.path) == 1:
+                        fields.setdefault(argument.value.path[0], []).extend(inherited.fields.get(name, ()))
+
+    def inline(
+        self,
+        caller: Evaluation,
+        function: ir.Function,
+        bindings: dict[str, Value],
+        state: State,
+        outcome: Outcome,
+    ) -> list[tuple[State, Value]]:
+        """Run a nested function in the caller's state."""
+        from session_lint.flow.interpreter import Interpreter
+        from session_lint.flow.outcome import Outcome as NewOutcome
+        from session_lint.flow.state import States
+
+        nested = Interpreter(self, FunctionRef(caller.module, function), caller.depth + 1)
+        nested.flow.sessions = caller.flow.sessions
+        nested.frames = caller.frames
+        kept = {path: value for path, value in state.variables.items() if path[0] not in nested.local_names}
+        inner = state.__class__(kept, state.sessions, state.thrown)
+        for name, value in bindings.items():
+            inner = inner.bind((name,), value)
+        result = NewOutcome()
+        nested.run_block(function.body, States([inner]), result)
+        caller.flow.events.extend([event for event in nested.flow.events if event not in caller.flow.events])
+
+        def back(after: State) -> State:
+            return state.__class__(state.variables, after.sessions, after.thrown)
+
+        for after, error in result.raises:
+            outcome.raises.add(back(after), error)
+        pairs: list[tuple[State, Value]] = [(back(after), None) for after in result.normal]
+        pairs += [(back(after), value) for after, value, _ in result.returns]
+        unique = {(after.key, value): (after, value) for after, value in pairs}
+        return list(unique.values())
+
+
+def allow_deep_recursion() -> None:
+    """The interpreter recurses over nested code and chains of calls."""
+    sys.setrecursionlimit(max(sys.getrecursionlimit(), 6000))

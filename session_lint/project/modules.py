@@ -1,0 +1,275 @@
+"""Modules and the names they define: the project's symbol table.
+
+Nothing is imported. A dotted name is looked up by the files that could be meant: `app.db` is any file whose
+path ends in app/db.py or app/db/__init__.py, which covers src layouts, several roots in one repository and
+namespace packages alike; of several the one nearest to the importing file is taken.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import NamedTuple, Union
+
+from session_lint import ir
+
+
+@dataclass(eq=False)
+class Module:
+    """One file. path: as shown to the user; name: dotted, from the project's root."""
+
+    path: str
+    name: str
+    is_package: bool
+    tree: ir.Module
+    imports: dict[str, str] = field(default_factory=dict)
+    stars: list[str] = field(default_factory=list)
+    functions: dict[str, ir.Function] = field(default_factory=dict)
+    classes: dict[str, ir.Class] = field(default_factory=dict)
+    variables: dict[str, ir.Assign] = field(default_factory=dict)
+    targets: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._collect(self.tree.body)
+
+    def _collect(self, body: tuple[ir.Stmt, ...]) -> None:
+        for statement in ir.statements(body):
+            if isinstance(statement, ir.Import):
+                for local, dotted in statement.bindings:
+                    if local == "*":
+                        self.stars.append(dotted)
+                    else:
+                        self.imports.setdefault(local, dotted)
+                        self.targets.append(dotted)
+            elif isinstance(statement, ir.Define):
+                definition = statement.definition
+                if isinstance(definition, ir.Function):
+                    self.functions[definition.qualname] = definition
+                    self._collect_nested(definition.body)
+                else:
+                    self.classes[definition.qualname] = definition
+                    self._collect_members(definition)
+            elif isinstance(statement, ir.Assign):
+                self._assign(statement, None)
+
+    def _assign(self, statement: ir.Assign, names: tuple[str, ...] | None) -> None:
+        """A module-level variable; a placeholder such as None gives way to what is assigned later."""
+        for target in statement.targets:
+            if not isinstance(target, ir.Name) or len(target.path) != 1:
+                continue
+            name = target.path[0]
+            if names is not None and name not in names:
+                continue
+            known = self.variables.get(name)
+            if known is None or (known.value in (None, ir.Constant(None)) and statement.value is not None):
+                self.variables[name] = statement if known is None or known.annotation is None else statement._replace(
+                    annotation=known.annotation
+                )
+
+    def _collect_nested(self, body: tuple[ir.Stmt, ...]) -> None:
+        """Functions in functions, the imports that functions make, and the globals that they set."""
+        global_names: tuple[str, ...] = ()
+        for statement in ir.statements(body):
+            if isinstance(statement, ir.Scope):
+                global_names += statement.names
+            elif isinstance(statement, ir.Assign) and global_names:
+                self._assign(statement, global_names)
+            if isinstance(statement, ir.Define):
+                definition = statement.definition
+                if isinstance(definition, ir.Function):
+                    self.functions[definition.qualname] = definition
+                    self._collect_nested(definition.body)
+                else:
+                    self.classes[definition.qualname] = definition
+                    self._collect_members(definition)
+            elif isinstance(statement, ir.Import):
+                for local, dotted in statement.bindings:
+                    if local != "*":
+                        self.imports.setdefault(local, dotted)
+                        self.targets.append(dotted)
+
+    def _collect_members(self, definition: ir.Class) -> None:
+        for statement in ir.statements(definition.body):
+            if isinstance(statement, ir.Define):
+                member = statement.definition
+                if isinstance(member, ir.Function):
+                    self.functions[member.qualname] = member
+                    self._collect_nested(member.body)
+                else:
+                    self.classes[member.qualname] = member
+                    self._collect_members(member)
+
+    def imports_any(self, *packages: str) -> bool:
+        """Whether the module imports something of one of the packages."""
+        names = [*self.imports.values(), *self.stars]
+        return any([name == package or name.startswith(f"{package}.") for name in names for package in packages])
+
+
+class FunctionRef(NamedTuple):
+    """A function of the project; the same definition is the same reference."""
+
+    module: Module
+    function: ir.Function
+
+    def __hash__(self) -> int:
+        return id(self.function)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, FunctionRef) and other.function is self.function
+
+
+class ClassRef(NamedTuple):
+    """A class of the project; the same definition is the same reference."""
+
+    module: Module
+    definition: ir.Class
+
+    def __hash__(self) -> int:
+        return id(self.definition)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, ClassRef) and other.definition is self.definition
+
+
+class VariableRef(NamedTuple):
+    module: Module
+    name: str
+    assignment: ir.Assign
+
+
+class ModuleRef(NamedTuple):
+    module: Module
+
+
+class External(NamedTuple):
+    """Something that the project does not define."""
+
+    name: str
+
+
+Symbol = Union[FunctionRef, ClassRef, VariableRef, ModuleRef, External]
+
+
+class SymbolTable:
+    """All modules of the project, and the question what a name means."""
+
+    def __init__(self, modules: list[Module]) -> None:
+        self.modules = modules
+        self._by_last: dict[str, list[tuple[tuple[str, ...], Module]]] = {}
+        self._found: dict[tuple[str, str], Module | None] = {}
+        for module in modules:
+            parts = tuple(module.name.split("."))
+            self._by_last.setdefault(parts[-1], []).append((parts, module))
+
+    def find_module(self, dotted: str, near: Module) -> Module | None:
+        """The file that `import dotted` means, seen from the module `near`."""
+        package = near.name.rpartition(".")[0]
+        key = (dotted, package)
+        if key not in self._found:
+            self._found[key] = self._find_module(tuple(dotted.split(".")), near)
+        return self._found[key]
+
+    def _find_module(self, parts: tuple[str, ...], near: Module) -> Module | None:
+        candidates = [
+            (path, module)
+            for path, module in self._by_last.get(parts[-1], ())
+            if path[-len(parts) :] == parts and module is not near
+        ]
+        if not candidates:
+            return None
+        home = near.name.split(".")
+
+        def nearness(candidate: tuple[tuple[str, ...], Module]) -> tuple[int, int]:
+            shared = 0
+            for ours, theirs in zip(home, candidate[0]):
+                if ours != theirs:
+                    break
+                shared += 1
+            return (-shared, len(candidate[0]))
+
+        best = min(candidates, key=nearness)
+        # A short name such as `utils` or `requests` must not be found in some unrelated corner of the tree.
+        if len(parts) == 1 and len(best[0]) > 1:
+            shared = -nearness(best)[0]
+            return best[1] if shared >= len(best[0]) - 1 else None
+        return best[1]
+
+    def resolve(self, module: Module, path: tuple[str, ...]) -> Symbol | None:
+        """What a dotted path means at module level; None if the module defines no such name."""
+        return self._resolve(module, path, 0)
+
+    def _resolve(self, module: Module, path: tuple[str, ...], depth: int) -> Symbol | None:
+        if depth > 12:
+            return None
+        head = path[0]
+        for length in range(len(path), 0, -1):
+            qualname = ".".join(path[:length])
+            if qualname in module.functions:
+                return FunctionRef(module, module.functions[qualname]) if length == len(path) else None
+            if qualname in module.classes:
+                reference = ClassRef(module, module.classes[qualname])
+                return reference if length == len(path) else self._member(reference, path[length:], depth)
+        if head in module.variables:
+            return VariableRef(module, head, module.variables[head]) if len(path) == 1 else None
+        if head in module.imports:
+            return self.resolve_dotted(".".join([module.imports[head], *path[1:]]), module, depth + 1)
+        for star in module.stars:
+            source = self.find_module(star, module)
+            if source is not None and source is not module:
+                found = self._resolve(source, path, depth + 1)
+                if found is not None:
+                    return found
+        return None
+
+    def _member(self, reference: ClassRef, path: tuple[str, ...], depth: int) -> Symbol | None:
+        method = self.method(reference, path[0]) if len(path) == 1 else None
+        return method
+
+    def resolve_dotted(self, dotted: str, near: Module, depth: int = 0) -> Symbol:
+        """What an absolute dotted name means; External if the project does not define it."""
+        parts = dotted.split(".")
+        for length in range(len(parts), 0, -1):
+            module = self.find_module(".".join(parts[:length]), near)
+            if module is None:
+                continue
+            if length == len(parts):
+                return ModuleRef(module)
+            found = self._resolve(module, tuple(parts[length:]), depth + 1)
+            if found is not None:
+                return found
+            break
+        return External(dotted)
+
+    def bases(self, reference: ClassRef) -> list[Symbol]:
+        """What a class's bases mean."""
+        result = []
+        for base in reference.definition.bases:
+            while isinstance(base, ir.Subscript):
+                base = base.base
+            if isinstance(base, ir.Name):
+                found = self.resolve(reference.module, base.path)
+                if found is not None:
+                    result.append(found)
+        return result
+
+    def ancestors(self, reference: ClassRef) -> Iterator[Symbol]:
+        """The class itself and what it inherits from, nearest first; cycles end."""
+        queue: list[Symbol] = [reference]
+        seen: set[int] = set()
+        while queue:
+            symbol = queue.pop(0)
+            yield symbol
+            if isinstance(symbol, ClassRef) and id(symbol.definition) not in seen:
+                seen.add(id(symbol.definition))
+                queue.extend([base for base in self.bases(symbol) if base != symbol])
+            if len(seen) > 40:
+                return
+
+    def method(self, reference: ClassRef, name: str) -> FunctionRef | None:
+        """A method by name, through inheritance."""
+        for symbol in self.ancestors(reference):
+            if isinstance(symbol, ClassRef):
+                qualname = f"{symbol.definition.qualname}.{name}"
+                if qualname in symbol.module.functions:
+                    return FunctionRef(symbol.module, symbol.module.functions[qualname])
+        return None

@@ -1,0 +1,58 @@
+"""Providers: what a generator that hands out a session does once its user is done, or has failed."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from session_lint.flow import result
+from session_lint.flow.result import FunctionFlow
+from session_lint.flow.state import CLOSED, NONE
+from session_lint.flow.values import Path
+
+
+class Provider(NamedTuple):
+    """begun: 1 if the session is handed out inside a begin() block. commits: when the user is done.
+
+    closes: when the user is done. closes_on_error, ends_on_error: when the user has raised or was cancelled
+    (ending is a rollback, which gives the connection back too). swallows: the user's exception ends here.
+    parameters: paths of the sessions that it was given and hands on.
+    """
+
+    begun: int = 0
+    commits: bool = False
+    closes: bool = True
+    closes_on_error: bool = True
+    ends_on_error: bool = True
+    swallows: bool = False
+    parameters: tuple[Path, ...] = ()
+    seen: bool = False
+
+
+UNSEEN = Provider()
+
+
+def provider_of(flow: FunctionFlow) -> Provider:
+    """Read the provider's contract off its exits."""
+    yields = [event for event in flow.events if event.kind == result.YIELDED and event.identity]
+    identities = {event.identity for event in yields}
+    if not identities:
+        return UNSEEN
+    begun = max([event.session.begun for event in yields if event.session is not None], default=0)
+    foreign = tuple([identity for identity in sorted(identities) if not identity[0].startswith(("@", "~"))])
+    commits, closes, closes_on_error, ends_on_error, swallows = False, True, True, True, False
+    for out in flow.exits:
+        for identity in identities & set(out.state.sessions):
+            session = out.state.sessions[identity]
+            if not session.handed:
+                continue
+            shared = flow.sessions[identity].origin in (result.AMBIENT, result.SHARED)
+            closed = session.transaction == CLOSED or (session.transaction == NONE and not session.owned) or shared
+            if out.error is None and not out.state.thrown:
+                commits = commits or session.commits > 0
+                closes = closes and (closed or session.transaction == NONE)
+            elif out.error is None:
+                swallows = True
+            elif out.error.by_yield:
+                closes_on_error = closes_on_error and closed
+                ends_on_error = ends_on_error and (closed or session.transaction == NONE)
+    return Provider(begun, commits, closes, closes_on_error, ends_on_error, swallows, foreign, True)

@@ -1,0 +1,109 @@
+"""Recognising a session by what is called on it, where no type says what it is.
+
+A name alone proves nothing (`requests.Session`, cookie sessions, sqlite3, git), and neither does one method:
+sqlite3 connections commit, repositories add. What only a SQLAlchemy session can answer, together, does.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from session_lint import ir
+from session_lint.findings import Confidence
+from session_lint.flow.values import Path, SessionType
+
+_ENDS = frozenset({"commit", "rollback", "flush"})
+_WORK = frozenset(
+    "add add_all query merge delete refresh scalars scalar expunge expunge_all begin_nested execute get exec "
+    "bulk_save_objects bulk_insert_mappings no_autoflush expire_all close remove".split()
+)
+_ONLY_SESSIONS = frozenset(
+    "add_all expunge expunge_all begin_nested bulk_save_objects bulk_insert_mappings bulk_update_mappings "
+    "no_autoflush expire_all expire scalars merge get_one flush".split()
+)
+_SESSION_NAME = re.compile(r"(^|_)(db|sess|session|dbsession|s)$|session$", re.IGNORECASE)
+_CONNECTION_NAME = re.compile(r"(^|_)(conn|connection)$", re.IGNORECASE)
+_NOT_SESSIONS = frozenset("cursor executescript executemany row_factory request headers cookies post put mount".split())
+
+
+class Usage(NamedTuple):
+    """What a function does with a path. methods: what it calls on it. awaited: the ones it awaits."""
+
+    methods: frozenset[str]
+    awaited: frozenset[str]
+
+
+def usage(bodies: Iterable[tuple[ir.Stmt, ...]]) -> dict[Path, Usage]:
+    """What is called on which path, in the bodies and the functions nested in them."""
+    methods: dict[Path, set[str]] = {}
+    awaited: dict[Path, set[str]] = {}
+
+    def visit(body: tuple[ir.Stmt, ...]) -> None:
+        for statement in ir.statements(body):
+            if isinstance(statement, ir.Define):
+                visit(statement.definition.body)
+                continue
+            for node in _own_expressions(statement):
+                if isinstance(node, ir.Call) and isinstance(node.function, ir.Name):
+                    path = node.function.path
+                    if len(path) > 1:
+                        methods.setdefault(path[:-1], set()).add(path[-1])
+                elif isinstance(node, ir.Await) and isinstance(node.value, ir.Call):
+                    function = node.value.function
+                    if isinstance(function, ir.Name) and len(function.path) > 1:
+                        awaited.setdefault(function.path[:-1], set()).add(function.path[-1])
+                elif isinstance(node, ir.Lambda):
+                    visit(node.function.body)
+
+    for body in bodies:
+        visit(body)
+    return {path: Usage(frozenset(names), frozenset(awaited.get(path, ()))) for path, names in methods.items()}
+
+
+def _own_expressions(statement: ir.Stmt) -> Iterable[ir.Expr]:
+    """The expressions of a statement, without those of the statements in its blocks."""
+    for field in statement:
+        if isinstance(field, tuple):
+            if type(field) is tuple:
+                for item in field:
+                    if isinstance(item, ir.WithItem):
+                        yield from ir.expressions(item)
+                    elif isinstance(item, ir.Handler):
+                        if item.type is not None:
+                            yield from ir.expressions(item.type)
+                    elif isinstance(item, ir.Case):
+                        if item.guard is not None:
+                            yield from ir.expressions(item.guard)
+                    elif isinstance(item, tuple) and not isinstance(item, _STATEMENTS):
+                        yield from ir.expressions(item)
+            elif not isinstance(field, _STATEMENTS):
+                yield from ir.expressions(field)
+
+
+_STATEMENTS: tuple[type, ...] = tuple(ir._NODES[18:29]) + (ir.Try, ir.With, ir.Match, ir.Import, ir.Scope, ir.Define)
+
+
+def recognise(name: str, seen: Usage | None, has_sqlalchemy: bool) -> SessionType | None:
+    """The type that a variable must have, judged by its use; None if it could be something else.
+
+    has_sqlalchemy: the module imports SQLAlchemy or something built on it.
+    """
+    if seen is None or seen.methods & _NOT_SESSIONS:
+        return None
+    methods = seen.methods
+    is_async = bool(seen.awaited & (_ENDS | {"execute", "scalars", "scalar", "refresh", "close", "get", "delete"}))
+    if _SESSION_NAME.search(name):
+        enough = (
+            bool(methods & _ENDS and methods & (_WORK - {"execute", "close", "delete", "get"}))
+            or len(methods & _ONLY_SESSIONS) >= 2
+            or (has_sqlalchemy and bool(methods & (_ENDS | {"query", "scalars", "exec", "add", "execute", "close"})))
+        )
+    else:
+        enough = bool(methods & _ENDS and methods & _ONLY_SESSIONS and methods & {"add", "add_all", "query", "scalars"})
+    if enough:
+        return SessionType("session", is_async, Confidence.LIKELY)
+    if has_sqlalchemy and _CONNECTION_NAME.search(name) and "execute" in methods:
+        return SessionType("connection", is_async, Confidence.LIKELY)
+    return None

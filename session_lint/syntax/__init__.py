@@ -1,0 +1,1 @@
+"""From source text to IR. The only package that knows LibCST."""
