@@ -330,7 +330,7 @@ def test_per_file_ignores_are_patterns_as_in_gitignore(project: Path, path: str,
     assert settings.ignored_for(project / path) == codes
 
 
-def test_the_fingerprint_changes_with_what_the_analysis_depends_on_only(project: Path) -> None:
+def test_the_fingerprint_changes_with_what_the_analysis_depends_on_only() -> None:
     plain = load(Path()).analysis_fingerprint()
     for overrides in (
         {"ownership": "local"},

@@ -11,6 +11,8 @@ _BOM = b"\xef\xbb\xbf"
 _COOKIE = re.compile(rb"^[ \t\f]*#.*?coding[:=][ \t]*([-\w.]+)")
 _BLANK = re.compile(rb"^[ \t\f]*(?:#[^\r\n]*)?$")
 _LINE_END = re.compile(r"\r\n|\n|\r")
+# LibCST says where in its own counting, which is not where its error object says.
+_PARSER_NOISE = re.compile(r"^(?:parser|tokenizer) error: (?:error at \d+:\d+: )?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +93,8 @@ def problem_of(error: BaseException) -> Problem:
     line = getattr(error, "raw_line", None)
     if isinstance(line, int):  # libcst.ParserSyntaxError, which must not be imported for this
         column = getattr(error, "raw_column", 0)
-        message = _first_line(str(getattr(error, "message", error)))
+        message = _PARSER_NOISE.sub("", _first_line(str(getattr(error, "message", error))))
+        message = message if len(message) <= 80 else f"{message[:77]}..."
         return Problem(f"is not valid Python: {message}", max(line, 1), max(column, 0) + 1)
     return Problem(f"could not be analysed: {type(error).__name__}: {_first_line(str(error))}")
 
