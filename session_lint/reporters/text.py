@@ -52,13 +52,16 @@ class _Writer:
         severity = finding.severity.value
         label = style(severity, f"{severity}[{finding.code}]")
         yield f"{label} {style('bold', f'{finding.name}: {clean(finding.message)}')}"
-        place = style("place", f"{clean(finding.path)}:{finding.line}:{finding.column}")
+        where = style("place", f"{clean(finding.path)}:{finding.line}:{finding.column}")
         function = f" in {clean(finding.function)}" if finding.function else ""
         doubt = f"mitigated, {finding.confidence.value}" if mitigated else finding.confidence.value
-        yield f"{margin}{style('gutter', '-->')} {place}{function} ({doubt})"
+        yield f"{margin}{style('gutter', '-->')} {where}{function} ({doubt})"
         yield from self._excerpt(finding, digits)
+        shown = (finding.path, finding.line)
         for number, step in enumerate(steps, 1):
-            yield from self._step(number, step, digits)
+            place = (step.path, step.line)
+            yield from self._step(number, step, digits, again=place in (shown, (finding.path, finding.line)))
+            shown = place
         for affected in finding.affects[:_MAX_AFFECTED]:
             yield f"{margin}{style('gutter', '=')} exposes {self._affected(affected)}"
         if len(finding.affects) > _MAX_AFFECTED:
@@ -85,11 +88,11 @@ class _Writer:
         yield f"{number} {bar} {before}{marked}{after}".rstrip()
         yield f"{empty} {' ' * width(before)}{carets}{'' if one_line else ' ...'}"
 
-    def _step(self, number: int, step: Step, digits: int) -> Iterator[str]:
+    def _step(self, number: int, step: Step, digits: int, *, again: bool) -> Iterator[str]:
         ordinal = f"{number}."
         place = self._style("place", f"{clean(step.path)}:{step.line}:{step.column}")
         yield f"{ordinal:>{digits + 1}} {place} {clean(step.message)}"
-        line = self._context.line(self._report.sources, step.path, step.line)
+        line = None if again else self._context.line(self._report.sources, step.path, step.line)
         if line is not None and line.strip():
             text, _, _ = _window(line, max(step.column - 1, 0), len(line))
             yield f"{' ' * (digits + 2)}{self._style('gutter', '|')} {self._style('dim', clean(text.rstrip()))}"
