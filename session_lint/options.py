@@ -51,7 +51,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         raise CommandError(_unknown_command(first, list(commands.choices)))
     options, unknown = parser.parse_known_args(arguments)
     if options.command is None:
-        raise CommandError(_unknown_option(first, parser))
+        raise CommandError(f"{first} stands before the command; write session-lint check {first}")
     if options.command == "check" and not any(word.startswith("-") for word in unknown):
         # argparse takes only the first group of paths: "check a.py --statistics b.py".
         options.paths.extend(unknown)

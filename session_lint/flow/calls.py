@@ -187,7 +187,7 @@ class Calls(Effects):
 
     def label(self, node: ir.Call) -> str:
         """The call in the words of the code, without its arguments."""
-        return f"{_words(node.function)}()"
+        return f"{words(node.function)}()"
 
     # ------------------------------------------------------------------------------------ session methods
 
@@ -254,10 +254,10 @@ class Calls(Effects):
             first = str(statement.value).split(" ", 1)[0].lower()
             return first in ("insert", "update", "delete", "truncate", "merge", "create", "drop", "alter")
         if isinstance(statement, ir.Call):
-            words = _words(statement.function).split(".")
-            if words[-1] in ("text", "TextClause") and statement.arguments:
+            said = words(statement.function).split(".")
+            if said[-1] in ("text", "TextClause") and statement.arguments:
                 return self._writes(statement.arguments[0].value)
-            if words[0] in ("insert", "update", "delete") or any([word in names.WRITING_STATEMENTS for word in words]):
+            if said[0] in ("insert", "update", "delete") or any([word in names.WRITING_STATEMENTS for word in said]):
                 return True
             base = statement.function
             while isinstance(base, (ir.Attribute, ir.Call)):
@@ -278,7 +278,7 @@ class Calls(Effects):
                 if isinstance(statement, ir.Assign) and statement.value is not None:
                     for target in statement.targets:
                         if isinstance(target, ir.Name) and isinstance(statement.value, ir.Call):
-                            if target.path[0] not in _words(statement.value.function).split(".") and self._writes(
+                            if target.path[0] not in words(statement.value.function).split(".") and self._writes(
                                 statement.value
                             ):
                                 found.add(target.path[0])
@@ -367,6 +367,8 @@ class Calls(Effects):
             return [(state, Generator(reference, node.place))]
         label = self.label(node)
         touched = [value.identity for _, value in bindings if isinstance(value, Session)]
+        if touched:
+            self.flow.calls.append(result.Handing(reference, node.place, tuple(touched)))
         if function.is_async and purpose in ("dropped", "attribute"):
             identity = touched[0] if touched else None
             if identity is None and isinstance(callee.receiver, Instance):
@@ -375,6 +377,7 @@ class Calls(Effects):
         contract = self.project.contract(reference)
         if contract is None:
             return self._unknown(node, arguments, state, outcome, label, False)
+        self.cancellation_known = function.is_async
         returned = self.apply_contract(contract, dict(bindings), callee.receiver, node.place, label, state, outcome)
         value = self._result(callee, node, label)
         pairs: Pairs = []
@@ -661,16 +664,16 @@ def _direct(value: Value) -> list[Session]:
     return []
 
 
-def _words(node: ir.Expr) -> str:
+def words(node: ir.Expr) -> str:
     if isinstance(node, ir.Name):
         return ".".join(node.path)
     if isinstance(node, ir.Attribute):
         base = node.base
         while isinstance(base, ir.Await):
             base = base.value
-        return f"{_words(base)}.{node.name}" if isinstance(base, (ir.Name, ir.Attribute, ir.Call)) else f"(...).{node.name}"
+        return f"{words(base)}.{node.name}" if isinstance(base, (ir.Name, ir.Attribute, ir.Call)) else f"(...).{node.name}"
     if isinstance(node, ir.Call):
-        return f"{_words(node.function)}()"
+        return f"{words(node.function)}()"
     return "(...)"
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from session_lint import ir
@@ -12,7 +12,7 @@ from session_lint.flow import operations as ops
 from session_lint.flow.errors import Error
 from session_lint.flow.outcome import Outcome
 from session_lint.flow.result import Event, Frame, FunctionFlow, SessionInfo
-from session_lint.flow.state import BROKEN, CLOSED, ENTRY, FAILED, NONE, OPEN, SUSPECT, Mark, SessionState, State
+from session_lint.flow.state import BROKEN, CLOSED, FAILED, NONE, OPEN, SUSPECT, Mark, SessionState, State, Witness
 from session_lint.flow.values import Path, SessionType
 from session_lint.project.modules import FunctionRef, Module
 
@@ -33,6 +33,8 @@ class Effects:
         self.depth = depth
         self.frames: list[Frame] = []
         self.statement: ir.Stmt | None = None
+        self.cancellation_known = False
+        """Whether what was evaluated last has itself said how it ends when it is cancelled."""
         self._seen_events: set[object] = set()
         self._error_names: list[str] = []
 
@@ -49,7 +51,7 @@ class Effects:
     ) -> None:
         """Record an event once per place, session and state that matters."""
         witness = (state.transaction, state.witness.failed, state.begun, state.savepoints) if state else None
-        key = (kind, place, identity, witness)
+        key = (kind, place, identity, witness, detail if isinstance(detail, (bool, str)) else None)
         if key not in self._seen_events:
             self._seen_events.add(key)
             self.flow.events.append(Event(kind, place, identity, text, state, tuple(self.frames), detail))
@@ -71,7 +73,7 @@ class Effects:
             self.flow.sessions[identity] = SessionInfo(identity, name, origin, kind, place)
         opened = Mark(place, f"{name} is opened here")
         return state.set(
-            identity, SessionState(transaction=NONE, owned=True, reset=True, witness=result_witness(opened))
+            identity, SessionState(transaction=NONE, owned=True, reset=True, witness=Witness(opened=opened))
         ), identity
 
     # ------------------------------------------------------------------------------------------- operations
@@ -87,9 +89,11 @@ class Effects:
             self.flow.first_uses.add(identity)
         if kind in (ops.NEUTRAL, ops.QUERY):
             return state
+        self.flow.direct.add(identity)
         if kind in (ops.CLOSE, ops.REMOVE):
             self.event(result.CLOSED_BY_HAND, place, identity, text, session)
-            closed = session._replace(transaction=CLOSED, dirty=False, owned=False, reset=True, touched=True)
+            # What was written and not committed is lost, so it stays noted.
+            closed = session._replace(transaction=CLOSED, owned=False, reset=True, touched=True)
             return state.set(identity, closed.mark(ended=Mark(place, f"{text} ends the transaction here")))
         if kind == ops.ROLLBACK:
             after = session._replace(transaction=NONE, dirty=False, reset=True, touched=True, begun=_ended(session))
@@ -164,12 +168,9 @@ class Effects:
         if sure:
             outcome.raises.add(failed, Error(errors.INTEGRITY, place, text))
         if info.type.is_async:
-            interrupted = session._replace(transaction=OPEN if session.transaction != ENTRY or kind != ops.COMMIT else OPEN)
+            self.cancellation_known = True
+            interrupted = session._replace(transaction=OPEN)
             outcome.raises.add(state.set(identity, interrupted), Error(errors.CANCELLED, place, f"await {text}"))
-
-
-def result_witness(opened: Mark) -> "Witness":
-    return Witness(opened=opened)
 
 
 def _ended(session: SessionState) -> int:
@@ -179,6 +180,3 @@ def _ended(session: SessionState) -> int:
 def leaks(session: SessionState) -> bool:
     """Whether a connection may be out: something was sent and the transaction was not ended."""
     return session.transaction in (OPEN, FAILED, SUSPECT)
-
-
-from session_lint.flow.state import Witness  # noqa: E402

@@ -8,7 +8,7 @@ from session_lint import ir
 from session_lint.findings import Confidence
 from session_lint.flow import errors, result
 from session_lint.flow import operations as ops
-from session_lint.flow.calls import distinct
+from session_lint.flow.calls import distinct, words
 from session_lint.flow.errors import Error
 from session_lint.flow.managers import Managers
 from session_lint.flow.outcome import Outcome
@@ -254,9 +254,12 @@ class Evaluation(Managers):
 
     def _await(self, node: ir.Await, state: State, outcome: Outcome) -> Pairs:
         pairs: Pairs = []
-        for after, value in self.evaluate(node.value, state, outcome, "awaited"):
-            if not isinstance(value, (Session, Transaction)):
-                outcome.raises.add(after, Error(errors.CANCELLED, node.place, "an await"))
+        self.cancellation_known = False
+        evaluated = self.evaluate(node.value, state, outcome, "awaited")
+        known, self.cancellation_known = self.cancellation_known, False
+        for after, value in evaluated:
+            if not known and not isinstance(value, (Session, Transaction)):
+                outcome.raises.add(after, Error(errors.CANCELLED, node.place, f"await {words(node.value)}"))
             pairs.append((after, value.value if isinstance(value, Coroutine) else value))
         return pairs
 
@@ -268,7 +271,7 @@ class Evaluation(Managers):
             identities = [item.identity for item in _sessions_in(value)]
             for identity in identities:
                 session = after.sessions[identity]
-                self.event(result.YIELDED, node.place, identity, "yield", session)
+                self.event(result.YIELDED, node.place, identity, "yield", session, after.thrown)
                 used = Mark(node.place, "whoever gets it uses it here")
                 lent = session._replace(
                     transaction=OPEN if session.transaction in (NONE, OPEN, ENTRY) else session.transaction,
@@ -278,7 +281,7 @@ class Evaluation(Managers):
                 ).mark(used=used)
                 after = after.set(identity, lent)
             if not identities:
-                self.event(result.YIELDED, node.place, (), "yield", None)
+                self.event(result.YIELDED, node.place, (), "yield", None, after.thrown)
             text = "the code that uses it" if identities else "the consumer"
             outcome.raises.add(after, Error(errors.ANY, node.place, text, by_yield=True))
             outcome.raises.add(after, Error(errors.ABANDONED, node.place, text, by_yield=True))

@@ -189,7 +189,9 @@ class Managers(Calls):
         info = self.flow.sessions[identity]
         if manager.kind in ("session", "closing", "foreign"):
             closed = Mark(node.place, f"the with block closes {info.name} here")
-            return [state.set(identity, session._replace(transaction=CLOSED, dirty=session.dirty, owned=False).mark(ended=closed))]
+            # A provider that can't be seen may well commit.
+            handed = session.handed or manager.kind == "foreign"
+            return [state.set(identity, session._replace(transaction=CLOSED, owned=False, handed=handed).mark(ended=closed))]
         if manager.kind == "savepoint":
             transaction = OPEN if session.transaction in BROKEN else session.transaction
             begun = session.begun

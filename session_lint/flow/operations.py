@@ -68,7 +68,8 @@ CALM_METHODS = frozenset(
     "info debug warning error exception critical warn bind where filter filter_by order_by limit offset options join "
     "outerjoin group_by having distinct with_for_update select_from returning on_conflict_do_nothing "
     "on_conflict_do_update desc asc in_ is_ label time monotonic perf_counter utcnow now uuid4 hex isoformat "
-    "total_seconds copy update setdefault discard sleep".split()
+    "total_seconds copy update setdefault discard sleep scalars scalar all first scalar_one_or_none one_or_none fetchall "
+    "fetchone mappings unique tuples rowcount values subquery alias options astext cast".split()
 )
 """Methods of which nobody writes: "this may raise"."""
 

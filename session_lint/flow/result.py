@@ -82,6 +82,14 @@ YIELDED = "yield"
 CLOSED_BY_HAND = "close()"
 
 
+class Handing(NamedTuple):
+    """A call that hands sessions to a function of the project."""
+
+    callee: FunctionRef
+    place: ir.Place
+    identities: tuple[Path, ...]
+
+
 class Exit(NamedTuple):
     """One way out. error: None if the function returns."""
 
@@ -93,13 +101,19 @@ class Exit(NamedTuple):
 
 @dataclass(eq=False)
 class FunctionFlow:
-    """The result for one function. first_uses: sessions that it uses before rolling back or closing them."""
+    """The result for one function.
+
+    first_uses: sessions that it uses before rolling back or closing them. direct: those that it works on itself,
+    rather than through functions that it passes them to.
+    """
 
     reference: FunctionRef
     sessions: dict[Path, SessionInfo] = field(default_factory=dict)
     events: list[Event] = field(default_factory=list)
     exits: list[Exit] = field(default_factory=list)
     first_uses: set[Path] = field(default_factory=set)
+    calls: list[Handing] = field(default_factory=list)
+    direct: set[Path] = field(default_factory=set)
     unresolved: bool = False
 
     @property

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from session_lint import ir
 from session_lint.flow.contracts import Contract, contract_of
-from session_lint.flow.result import FunctionFlow
-from session_lint.flow.values import Borrowed, Dependency, Function, Instance, Value
+from session_lint.flow.result import COMMITTED, INJECTED, PARAMETER, FunctionFlow
+from session_lint.flow.state import BROKEN, OPEN
+from session_lint.flow.values import Borrowed, Dependency, Function, Instance, Path, Value
 from session_lint.project.modules import ClassRef, External, FunctionRef, Module, SymbolTable
 from session_lint.project.provider import UNSEEN, Provider, provider_of
 from session_lint.project.statics import Statics
@@ -50,7 +51,10 @@ class Project:
         self._locals: dict[int, dict[str, Value]] = {}
         self._constructors: dict[int, Constructor] = {}
         self._holders: dict[int, bool] = {}
+        self._callers: dict[int, list[tuple[FunctionRef, Path]]] | None = None
+        self._users: dict[int, list[tuple[FunctionRef, str]]] | None = None
         self._chain = 0
+        self.failures: list[tuple[FunctionRef, str]] = []
         self.notes: list[str] = []
 
     def functions(self, module: Module) -> Iterator[FunctionRef]:
@@ -74,6 +78,9 @@ class Project:
             self._flows[key] = Interpreter(self, reference).run()
         except RecursionError:
             self.notes.append(f"{reference.module.path}: {reference.function.qualname} is nested too deeply to be judged")
+            self._flows[key] = FunctionFlow(reference, unresolved=True)
+        except Exception as error:  # a bug of ours in one function must not cost the rest its findings
+            self.failures.append((reference, f"{reference.function.qualname}: {type(error).__name__}: {error}"))
             self._flows[key] = FunctionFlow(reference, unresolved=True)
         finally:
             self._chain -= 1
@@ -137,6 +144,43 @@ class Project:
             call = self.table.method(provider.reference, "__call__")
             return self.statics.yielded(call) if call is not None and call.function.is_generator else None
         return None
+
+    def callers(self, reference: FunctionRef) -> list[tuple[FunctionRef, Path]]:
+        """The functions that call this one and pass it a session, and how they know that session."""
+        if self._callers is None:
+            self._callers = {}
+            for flow in self.all_flows():
+                for handing in flow.calls:
+                    for identity in handing.identities:
+                        self._callers.setdefault(id(handing.callee.function), []).append((flow.reference, identity))
+        return self._callers.get(id(reference.function), [])
+
+    def works_with(self, caller: FunctionRef, identity: Path) -> bool:
+        """Whether a caller does more with its session than passing it on once."""
+        flow = self.flow(caller)
+        if flow is None or flow.sessions[identity].origin not in (PARAMETER, INJECTED):
+            return True
+        return identity in flow.direct or sum([identity in handing.identities for handing in flow.calls]) > 1
+
+    def users_of(self, provider: FunctionRef) -> list[tuple[FunctionRef, str]]:
+        """The functions that work with a provider's session, and what may fail in each."""
+        if self._users is None:
+            self._users = {}
+            for flow in self.all_flows():
+                for info in flow.sessions.values():
+                    if info.provider is not None:
+                        reason = _exposure(flow, info.identity)
+                        if reason:
+                            self._users.setdefault(id(info.provider.function), []).append((flow.reference, reason))
+        found = self._users.get(id(provider.function), [])
+        return sorted(found, key=lambda pair: (pair[0].module.path, pair[0].function.place))
+
+    def all_flows(self) -> Iterator[FunctionFlow]:
+        for module in self.table.modules:
+            for reference in self.functions(module):
+                flow = self.flow(reference)
+                if flow is not None:
+                    yield flow
 
     def is_injected(self, reference: FunctionRef, parameter: ir.Parameter) -> bool:
         """Whether a decorator fills the parameter, so that its default is never the value."""
@@ -268,6 +312,24 @@ class Project:
         pairs += [(back(after), value) for after, value, _ in result.returns]
         unique = {(after.key, value): (after, value) for after, value in pairs}
         return list(unique.values())
+
+
+def _exposure(flow: FunctionFlow, identity: Path) -> str:
+    """What in a function may leave its session in a transaction; empty if nothing does."""
+    ways = [
+        way
+        for way in flow.exits
+        if way.error is not None
+        and identity in way.state.sessions
+        and way.state.sessions[identity].transaction in (OPEN, *BROKEN)
+        and way.state.sessions[identity].touched
+    ]
+    if not ways:
+        return ""
+    commits = {event.place for event in flow.events if event.kind == COMMITTED and event.identity == identity}
+    telling = [way for way in ways if way.error is not None and way.error.place in commits] or ways
+    error = min([way.error for way in telling if way.error is not None], key=lambda error: error.place)
+    return f"{error.text} may fail"
 
 
 def allow_deep_recursion() -> None:

@@ -357,7 +357,7 @@ class Statics:
                 values.append(self.expression(reference.module, statement.value, local))
         declared = self.instance(reference.module, function.returns) if function.returns is not None else None
         known = [value for value in values if value is not None]
-        if any([_decorator_name(decorator) in _CACHED for decorator in function.decorators]):
+        if any([decorator_name(decorator) in _CACHED for decorator in function.decorators]):
             known = [Borrowed(value.type) if isinstance(value, Opened) else value for value in known]
         if known and all([value == known[0] for value in known]) and len(known) == len(values):
             return known[0]
@@ -540,7 +540,7 @@ def _settled(value: Value, identity: tuple[str, ...]) -> Value:
     return value
 
 
-def _decorator_name(decorator: ir.Expr) -> str:
+def decorator_name(decorator: ir.Expr) -> str:
     while isinstance(decorator, ir.Call):
         decorator = decorator.function
     if isinstance(decorator, ir.Name):
@@ -549,4 +549,4 @@ def _decorator_name(decorator: ir.Expr) -> str:
 
 
 def _is_property(function: ir.Function) -> bool:
-    return any([_decorator_name(decorator) in ("property", "cached_property", "reify") for decorator in function.decorators])
+    return any([decorator_name(decorator) in ("property", "cached_property", "reify") for decorator in function.decorators])

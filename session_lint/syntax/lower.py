@@ -10,16 +10,9 @@ from typing import Any
 import libcst as cst
 
 from session_lint import ir
+from session_lint.source.reading import problem_of
 from session_lint.syntax import positions, relevance
 from session_lint.syntax.children import children
-
-
-class SyntaxProblem(Exception):
-    """The file is not Python that can be read. line and column are 1-based."""
-
-    def __init__(self, message: str, line: int = 1, column: int = 1) -> None:
-        super().__init__(message)
-        self.message, self.line, self.column = message, line, column
 
 
 def lower(text: str, package: str, is_package: bool = False) -> ir.Module:
@@ -28,7 +21,7 @@ def lower(text: str, package: str, is_package: bool = False) -> ir.Module:
     package: the module's dotted name, from which relative imports are resolved.
 
     Raises:
-        SyntaxProblem: neither this Python nor LibCST can parse it, or it is nested too deeply.
+        Problem: neither this Python nor LibCST can parse it, or it is nested too deeply.
     """
     text = text.replace("\r\n", "\n").replace("\r", "\n").lstrip("\ufeff")
     lines = text.split("\n")
@@ -39,7 +32,7 @@ def lower(text: str, package: str, is_package: bool = False) -> ir.Module:
     except SyntaxError as error:
         return _lower_foreign(text, package, is_package, error)
     except (ValueError, RecursionError, MemoryError) as error:
-        raise SyntaxProblem(_reason(error)) from None
+        raise problem_of(error) from None
     try:
         reduced, kept = relevance.reduce(tree, [f"{line}\n" for line in lines])
         module = cst.parse_module(reduced)
@@ -51,26 +44,23 @@ def lower(text: str, package: str, is_package: bool = False) -> ir.Module:
         )
         body = Lowering(places, package, is_package).block(module.body)
     except (RecursionError, MemoryError) as error:
-        raise SyntaxProblem(_reason(error)) from None
-    except cst.ParserSyntaxError as error:
-        raise SyntaxProblem(f"LibCST can't parse this: {error.message}", error.raw_line, error.raw_column + 1) from None
+        raise problem_of(error) from None
+    except cst.ParserSyntaxError:
+        # The reduced text lost something that the whole has.
+        return _lower_foreign(text, package, is_package, None)
     return ir.Module(body, len(lines), functions)
 
 
-def _lower_foreign(text: str, package: str, is_package: bool, error: SyntaxError) -> ir.Module:
+def _lower_foreign(text: str, package: str, is_package: bool, error: SyntaxError | None) -> ir.Module:
     """A file that this Python can't read may be written for a newer one, which LibCST knows."""
     try:
         module, places = positions.generate(cst.parse_module(text))
         body = Lowering(places, package, is_package).block(module.body)
-    except cst.ParserSyntaxError:
-        raise SyntaxProblem(f"not valid Python: {error.msg}", error.lineno or 1, max(error.offset or 1, 1)) from None
+    except cst.ParserSyntaxError as problem:
+        raise problem_of(error or problem) from None
     except (RecursionError, MemoryError) as problem:
-        raise SyntaxProblem(_reason(problem)) from None
+        raise problem_of(problem) from None
     return ir.Module(body, text.count("\n") + 1, text.count("def "))
-
-
-def _reason(error: BaseException) -> str:
-    return "nested too deeply" if isinstance(error, (RecursionError, MemoryError)) else f"not valid Python: {error}"
 
 
 _Expression = Callable[[Any, Any], ir.Expr]

@@ -10,20 +10,6 @@ import ast
 import re
 from collections.abc import Sequence
 
-FILE_WORDS = (
-    b"ession",
-    b"sqlalchemy",
-    b"sqlmodel",
-    b"get_db",
-    b".commit(",
-    b".rollback(",
-    b"engine.",
-    b".begin(",
-    b"@contextmanager",
-    b"asynccontextmanager",
-)
-"""A file without any of these bytes is not parsed."""
-
 _WORDS = re.compile(
     r"session|sess\b|\bdb\b|_db\b|\bdb_|\bDB|engine|conn|commit|rollback|transaction|\btx\b|sqlalchemy|sqlmodel"
     r"|Depends|\bquery\b|\.execute|flush|savepoint|contextmanager|ExitStack|dependenc|\buow\b|unit_of_work",
@@ -31,11 +17,6 @@ _WORDS = re.compile(
 )
 _HOLDS_SESSION = re.compile(r"session|\bdb\b|_db\b|\bconn|transaction|engine|\brepo|\bdao\b|\buow\b", re.IGNORECASE)
 _SHORT = 12
-
-
-def may_matter(data: bytes, extra_words: Sequence[bytes] = ()) -> bool:
-    """Whether a file needs to be parsed at all."""
-    return any([word in data for word in FILE_WORDS]) or any([word in data for word in extra_words])
 
 
 def reduce(tree: ast.Module, lines: Sequence[str]) -> tuple[str, list[ast.stmt]]:

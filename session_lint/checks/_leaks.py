@@ -1,0 +1,90 @@
+"""Shared by SES201 and SES205: what is opened here must be closed here, on every way out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from session_lint.checks.context import Context, certainty, history
+from session_lint.findings import Confidence, Finding
+from session_lint.flow import errors, result
+from session_lint.flow.effects import leaks
+from session_lint.flow.result import Exit, FunctionFlow, SessionInfo
+from session_lint.flow.state import CLOSED, Mark
+from session_lint.project.statics import decorator_name
+
+_COMMAND_LINE = ("command", "callback", "main", "cli")
+
+
+def leak_findings(context: Context, role: str) -> Iterator[Finding]:
+    """One finding per session (or connection, by role) that a connection may stay out with."""
+    for flow in context.flows():
+        told = set()
+        for event in flow.events:
+            info = flow.sessions.get(event.identity)
+            if info is None or info.type.role != role or event.identity in told:
+                continue
+            if event.kind == result.UNNAMED:
+                told.add(event.identity)
+                yield _unnamed(context, flow, info)
+            elif event.kind == result.OVERWRITTEN and event.session is not None:
+                told.add(event.identity)
+                message = (
+                    f"{info.name} gets a new {role} while the old one is still open; "
+                    f"close it first, or open it with `with`"
+                )
+                trail = history(event.session, "opened", "used")
+                yield context.finding(flow, info.place, message, _confidence(flow, info), trail)
+        if flow.reference.function.is_generator and _hands_out(flow):
+            continue
+        for info in flow.sessions.values():
+            if info.type.role == role and info.origin == result.LOCAL and info.identity not in told:
+                yield from _leaking(context, flow, info)
+
+
+def _hands_out(flow: FunctionFlow) -> bool:
+    return any([event.kind == result.YIELDED and event.identity for event in flow.events])
+
+
+def _unnamed(context: Context, flow: FunctionFlow, info: SessionInfo) -> Finding:
+    message = (
+        f"the {info.type.role} that {info.name} opens is used in the same expression and can never be closed; "
+        "give it a name with `with`"
+    )
+    return context.finding(flow, info.place, message, _confidence(flow, info))
+
+
+def _leaking(context: Context, flow: FunctionFlow, info: SessionInfo) -> Iterator[Finding]:
+    ways = [way for way in flow.exits if _leaks(way, info)]
+    sure = [way for way in ways if way.error is None or way.error.kind != errors.CANCELLED]
+    if not sure:
+        return
+    closes = any([CLOSED == way.state.sessions[info.identity].transaction for way in flow.exits if info.identity in way.state.sessions])
+    normal = [way for way in sure if way.error is None]
+    way = min(normal or sure, key=lambda way: way.place)
+    session = way.state.sessions[info.identity]
+    name = flow.reference.function.name
+    if not closes:
+        message = f"{info.name} is opened in {name} and never closed; open it with `with`"
+    elif way.error is None:
+        message = f"{info.name} is not closed on the way out of {name} at line {way.place[0]}; open it with `with`"
+    else:
+        message = f"if {way.error.text} raises, {info.name} is never closed; open it with `with`, or close it in `finally`"
+    end = Mark(way.place, "control leaves here" if way.error is None else f"{way.error.text} may raise here")
+    trail = [*history(session, "opened", "used", "wrote"), end]
+    yield context.finding(flow, info.place, message, _confidence(flow, info), trail)
+
+
+def _leaks(way: Exit, info: SessionInfo) -> bool:
+    session = way.state.sessions.get(info.identity)
+    return session is not None and session.owned and leaks(session)
+
+
+def _confidence(flow: FunctionFlow, info: SessionInfo) -> Confidence:
+    """A command-line program gives everything back when it ends."""
+    function = flow.reference.function
+    names = [decorator_name(decorator) for decorator in function.decorators]
+    if function.name in ("main", "run_migrations_online") or any([name in _COMMAND_LINE for name in names]):
+        return Confidence.POSSIBLE
+    if flow.reference.module.path.rpartition("/")[2] in ("cli.py", "__main__.py", "manage.py"):
+        return Confidence.POSSIBLE
+    return certainty(info)

@@ -1,0 +1,79 @@
+"""SES104: one commit per item, so that an error leaves half of the work done."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from session_lint import ir
+from session_lint.checks import rule
+from session_lint.checks.context import Context, certainty, history, within
+from session_lint.findings import Confidence, Finding, Severity
+from session_lint.flow import result
+from session_lint.flow.result import Event, FunctionFlow
+
+_BATCH_WORDS = ("batch", "chunk", "page", "slice", "partition", "retr", "attempt", "range", "count", "delay", "tick")
+
+
+@rule("SES104", "commit-in-loop", Severity.WARNING)
+def check(context: Context) -> Iterator[Finding]:
+    seen = set()
+    for flow, event in context.events(result.COMMITTED):
+        loop = _loop_of(event)
+        if loop is None or event.place in seen or event.session is None or not _works_on_items(flow, event, loop):
+            continue
+        seen.add(event.place)
+        info = flow.sessions[event.identity]
+        message = (
+            f"{event.text} runs once per item of the loop: if a later item fails, the earlier ones stay committed; "
+            "commit once after the loop, or make each item's work resumable"
+        )
+        confidence = certainty(info, Confidence.LIKELY)
+        if event.detail == "callee":
+            confidence = Confidence.POSSIBLE
+        yield context.finding(flow, event.place, message, confidence, history(event.session, "wrote"))
+
+
+def _loop_of(event: Event) -> ir.For | None:
+    """The for loop around the commit, if nothing between them makes it conditional or handles its failure."""
+    for frame in reversed(event.frames):
+        if frame.kind == "for" and isinstance(frame.node, ir.For):
+            return frame.node
+        if frame.kind in ("if", "while", "except"):
+            return None
+        if frame.kind == "try" and isinstance(frame.node, ir.Try) and _handles(frame.node):
+            return None
+    return None
+
+
+def _handles(node: ir.Try) -> bool:
+    """Whether a handler rolls back or goes on with the next item: each item is meant to stand for itself."""
+    for handler in node.handlers:
+        for statement in ir.statements(handler.body):
+            if isinstance(statement, (ir.Continue, ir.Break)):
+                return True
+            for part in ir.expressions(statement):
+                if isinstance(part, ir.Call) and isinstance(part.function, ir.Name) and part.function.path[-1] == "rollback":
+                    return True
+    return False
+
+
+def _works_on_items(flow: FunctionFlow, event: Event, loop: ir.For) -> bool:
+    info = flow.sessions[event.identity]
+    if info.origin in (result.LOCAL, result.PROVIDED, result.ITERATED) and within(info.place, loop.place):
+        return False
+    words = " ".join([".".join(part.path) for part in ir.expressions(loop.iterable) if isinstance(part, ir.Name)])
+    words += " " + " ".join([".".join(part.path) for part in ir.expressions(loop.target) if isinstance(part, ir.Name)])
+    if any([word in words.lower() for word in _BATCH_WORDS]):
+        return False
+    for statement in ir.statements(loop.body):
+        if isinstance(statement, (ir.Break, ir.Return)):
+            return False
+        for part in ir.expressions(statement):
+            if isinstance(part, (ir.Yield,)):
+                return False
+    wrote = [
+        other
+        for other in flow.events
+        if other.kind == result.WROTE and other.identity == event.identity and within(other.place, loop.place)
+    ]
+    return bool(wrote)

@@ -1,0 +1,138 @@
+"""What a check sees: a module, the flows of its functions, and the means to make findings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+
+from session_lint import ir
+from session_lint.findings import Affected, Confidence, Finding, Severity, Span, Step
+from session_lint.flow.result import Event, FunctionFlow, SessionInfo
+from session_lint.flow.state import Mark, SessionState
+from session_lint.project.link import Project
+from session_lint.project.modules import FunctionRef, Module
+from session_lint.settings import Settings
+
+
+class Context:
+    """One rule's view of one module. code, name, severity: those of the rule that runs."""
+
+    def __init__(self, project: Project, module: Module, settings: Settings) -> None:
+        self.project = project
+        self.module = module
+        self.settings = settings
+        self.code, self.name, self.severity = "", "", Severity.ERROR
+        self.held: list[tuple[Finding, str]] = []
+        self._flows: list[FunctionFlow] | None = None
+
+    def mitigated(self, finding: Finding, reason: str) -> None:
+        """It would be a bug, but someone on the way out cleans up."""
+        self.held.append((finding, reason))
+
+    @property
+    def local(self) -> bool:
+        """Whether every function is judged by itself."""
+        return self.settings.ownership == "local"
+
+    def flows(self) -> Sequence[FunctionFlow]:
+        """The flows of the module's functions, in the order of the source."""
+        if self._flows is None:
+            found = [self.project.flow(reference) for reference in self.project.functions(self.module)]
+            self._flows = [flow for flow in found if flow is not None]
+        return self._flows
+
+    def events(self, *kinds: str) -> Iterator[tuple[FunctionFlow, Event]]:
+        """Events of these kinds in all functions, each place once."""
+        for flow in self.flows():
+            for event in flow.events:
+                if event.kind in kinds:
+                    yield flow, event
+
+    def finding(
+        self,
+        flow: FunctionFlow | None,
+        place: ir.Place,
+        message: str,
+        confidence: Confidence,
+        trail: Iterable[Mark | Step | None] = (),
+        affects: Iterable[Affected] = (),
+    ) -> Finding:
+        """A finding of the running rule at a place of this module."""
+        if place == ir.NOWHERE and flow is not None:
+            place = flow.reference.function.place
+        return Finding(
+            code=self.code,
+            name=self.name,
+            message=message,
+            path=self.module.path,
+            span=span(place),
+            function=flow.name if flow is not None else "",
+            severity=self.severity,
+            confidence=confidence.at_most(self._habitat()),
+            trail=tuple([self._step(step) for step in trail if step is not None]),
+            affects=tuple(affects),
+            statement=statement_lines(self.module, place),
+        )
+
+    def _step(self, step: Mark | Step) -> Step:
+        if isinstance(step, Step):
+            return step
+        return Step(self.module.path, step.place[0], step.place[1], step.text)
+
+    def _habitat(self) -> Confidence:
+        """Tests and migrations end with their process, so most of what they leave behind does no harm."""
+        parts = self.module.path.lower().split("/")
+        if any([part in ("tests", "test", "testing", "versions", "alembic", "migrations", "scripts") for part in parts[:-1]]):
+            return Confidence.POSSIBLE
+        if parts[-1].startswith(("test_", "conftest")) or parts[-1].endswith("_test.py"):
+            return Confidence.POSSIBLE
+        return Confidence.CERTAIN
+
+    def affected(self, reference: FunctionRef, message: str) -> Affected:
+        place = reference.function.place
+        return Affected(reference.module.path, place[0], place[1], reference.function.qualname, message)
+
+
+def span(place: ir.Place) -> Span:
+    return Span(max(place[0], 1), max(place[1], 1), max(place[2], 1), max(place[3], 1))
+
+
+def history(session: SessionState, *names: str) -> list[Mark]:
+    """The marks of a session's witness, in the order of the source."""
+    marks = [getattr(session.witness, name) for name in names]
+    return [mark for mark in marks if mark is not None and mark.place != ir.NOWHERE]
+
+
+def certainty(info: SessionInfo, *others: Confidence) -> Confidence:
+    """The weakest link."""
+    result = info.certainty
+    for other in others:
+        result = result.at_most(other)
+    return result
+
+
+def within(place: ir.Place, around: ir.Place) -> bool:
+    """Whether a place lies in another."""
+    return (around[0], around[1]) <= (place[0], place[1]) and (place[2], place[3]) <= (around[2], around[3])
+
+
+def statement_lines(module: Module, place: ir.Place) -> tuple[int, int]:
+    """First and last line of the statement around a place; of a compound statement its header."""
+    best = (place[0], place[0])
+    body: tuple[ir.Stmt, ...] = module.tree.body
+    while True:
+        around = next((statement for statement in body if _holds(statement, place)), None)
+        if around is None:
+            return best
+        blocks = [block for block in ir._blocks(around) if block]
+        if isinstance(around, ir.Define):
+            blocks = [around.definition.body]
+        inside = next((block for block in blocks for inner in block if _holds(inner, place)), None)
+        if inside is None:
+            first = min([block[0].place[0] for block in blocks if block], default=0)
+            last = around.place[2] if not blocks or not first else max(first - 1, around.place[0])
+            return (around.place[0], last)
+        body = inside
+
+
+def _holds(statement: ir.Stmt, place: ir.Place) -> bool:
+    return within(place, statement.place)

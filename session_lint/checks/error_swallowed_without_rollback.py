@@ -1,0 +1,97 @@
+"""SES102: an error is swallowed, and the session that it broke is used again or committed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from session_lint.checks import rule
+from session_lint.checks._swallowed import Reuse, is_retry, reuses
+from session_lint.checks.context import Context, history
+from session_lint.findings import Confidence, Finding, Severity
+from session_lint.flow import result
+from session_lint.flow.result import Exit, FunctionFlow, SessionInfo
+from session_lint.flow.state import FAILED, SessionState
+from session_lint.project import ownership
+
+
+@rule("SES102", "error-swallowed-without-rollback", Severity.ERROR)
+def check(context: Context) -> Iterator[Finding]:
+    for flow in context.flows():
+        told = set()
+        for reuse in reuses(flow):
+            if not is_retry(reuse):
+                told.add(reuse.event.identity)
+                yield _reused(context, flow, reuse)
+        for event in flow.events:
+            if event.kind == result.LOST_IN_BLOCK and event.session is not None and event.identity not in told:
+                told.add(event.identity)
+                yield _lost(context, flow, event.identity, event.session, event.text)
+        yield from _left_behind(context, flow, told)
+
+
+def _reused(context: Context, flow: FunctionFlow, reuse: Reuse) -> Finding:
+    event, session = reuse.event, reuse.session
+    info = flow.sessions[event.identity]
+    failed = session.witness.failed
+    what = failed.text.removesuffix(" here").removesuffix(" may fail") if failed else "an operation"
+    message = (
+        f"{event.text} uses {info.name} after {what} may have failed and the error was swallowed without a rollback; "
+        f"roll back in the handler, or put what may fail into `with {info.name}.begin_nested():`"
+    )
+    place = session.witness.swallowed.place if session.witness.swallowed else event.place
+    trail = [*history(session, "failed", "swallowed")]
+    return context.finding(flow, place, message, reuse.confidence, [*trail, _mark(event)])
+
+
+def _mark(event: result.Event) -> object:
+    from session_lint.flow.state import Mark
+
+    return Mark(event.place, f"{event.text} uses the failed session here")
+
+
+def _lost(context: Context, flow: FunctionFlow, identity: tuple[str, ...], session: SessionState, who: str) -> Finding:
+    info = flow.sessions[identity]
+    failed = session.witness.failed
+    what = failed.text.removesuffix(" here").removesuffix(" may fail") if failed else "an operation"
+    message = (
+        f"the error of {what} is swallowed inside {who}, which then ends as if nothing had happened and commits nothing; "
+        f"let the error out, or put what may fail into `with {info.name}.begin_nested():`"
+    )
+    place = session.witness.swallowed.place if session.witness.swallowed else info.place
+    confidence = info.certainty if session.transaction == FAILED else Confidence.POSSIBLE
+    return context.finding(flow, place, message, confidence, history(session, "failed", "swallowed"))
+
+
+def _left_behind(context: Context, flow: FunctionFlow, told: set[tuple[str, ...]]) -> Iterator[Finding]:
+    """The function returns normally and leaves the session failed."""
+    if flow.reference.function.is_generator:
+        return
+    for way in flow.exits:
+        if way.error is not None:
+            continue
+        for identity, session in way.state.sessions.items():
+            info = flow.sessions[identity]
+            if identity in told or session.transaction != FAILED or session.witness.swallowed is None:
+                continue
+            if info.origin in (result.LOCAL, result.PROVIDED, result.ITERATED):
+                continue
+            told.add(identity)
+            yield from _judge_left(context, flow, info, session, way)
+
+
+def _judge_left(
+    context: Context, flow: FunctionFlow, info: SessionInfo, session: SessionState, way: Exit
+) -> Iterator[Finding]:
+    owner = ownership.owner_of(context.project, flow, info)
+    if owner.verdict == ownership.CLEANED and not owner.commits and not context.local:
+        return
+    confidence = info.certainty.at_most(owner.confidence if not context.local else Confidence.LIKELY)
+    failed = session.witness.failed
+    what = failed.text.removesuffix(" here").removesuffix(" may fail") if failed else "an operation"
+    message = f"the error of {what} is swallowed and {flow.reference.function.name} returns with {info.name} failed"
+    if owner.commits:
+        message += f"; {owner.text} and commits, which fails or loses everything: roll back, or use begin_nested()"
+    else:
+        message += "; whoever uses it next gets an error: roll back in the handler, or use begin_nested()"
+    place = session.witness.swallowed.place if session.witness.swallowed else way.place
+    yield context.finding(flow, place, message, confidence, history(session, "failed", "swallowed"))

@@ -1,0 +1,47 @@
+"""SES207: a closed session opens a new transaction by itself, and nobody ends that one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from session_lint.checks import rule
+from session_lint.checks.context import Context, certainty, history
+from session_lint.findings import Finding, Severity
+from session_lint.flow import operations as ops
+from session_lint.flow import result
+from session_lint.flow.effects import leaks
+from session_lint.flow.result import Event, FunctionFlow
+from session_lint.flow.state import Mark
+
+
+@rule("SES207", "session-used-after-close", Severity.ERROR)
+def check(context: Context) -> Iterator[Finding]:
+    for flow in context.flows():
+        told = set()
+        for event in sorted(flow.events, key=lambda event: event.place):
+            if event.kind != result.USE_CLOSED or event.session is None or event.identity in told:
+                continue
+            info = flow.sessions[event.identity]
+            commits = event.detail == ops.COMMIT
+            if not commits and (info.origin not in (result.LOCAL, result.PROVIDED) or not _stays_open(flow, event)):
+                continue
+            told.add(event.identity)
+            if commits:
+                message = (
+                    f"{event.text} comes after {info.name} was closed: it commits nothing, and what was written before "
+                    "the close is lost; commit first, then close"
+                )
+            else:
+                message = (
+                    f"{event.text} uses {info.name} after it was closed: that opens a new transaction which nobody ends; "
+                    "use the session inside its with block, or open a new one"
+                )
+            trail = [*history(event.session, "opened", "ended"), Mark(event.place, f"{event.text} uses it here")]
+            yield context.finding(flow, event.place, message, certainty(info), trail)
+
+
+def _stays_open(flow: FunctionFlow, event: Event) -> bool:
+    """Whether the transaction that the use opens is left open on some way out."""
+    return any(
+        [leaks(way.state.sessions[event.identity]) for way in flow.exits if event.identity in way.state.sessions]
+    )

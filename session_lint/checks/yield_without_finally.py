@@ -1,0 +1,75 @@
+"""SES202: a provider whose cleanup is skipped when its user raises."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from session_lint.checks import rule
+from session_lint.checks.context import Context, certainty, history
+from session_lint.findings import Confidence, Finding, Severity
+from session_lint.flow import errors, result
+from session_lint.flow.effects import leaks
+from session_lint.flow.result import Event, Exit, FunctionFlow
+from session_lint.flow.state import CLOSED, NONE, Mark
+from session_lint.project.statics import decorator_name
+
+_EXEMPT = ("fixture", "asyncio_fixture", "on_startup", "lifespan")
+
+
+@rule("SES202", "yield-without-finally", Severity.ERROR)
+def check(context: Context) -> Iterator[Finding]:
+    for flow in context.flows():
+        function = flow.reference.function
+        if not function.is_generator or any([decorator_name(item) in _EXEMPT for item in function.decorators]):
+            continue
+        if "lifespan" in function.name:
+            continue
+        told = set()
+        for event in flow.events:
+            if event.kind != result.YIELDED or not event.identity or event.identity in told:
+                continue
+            way = _exposed(flow, event)
+            if way is not None:
+                told.add(event.identity)
+                yield _finding(context, flow, event, way)
+
+
+def _exposed(flow: FunctionFlow, event: Event) -> Exit | None:
+    """The way out on which the session stays as its user left it."""
+    info = flow.sessions[event.identity]
+    thrown = [
+        way for way in flow.exits if way.error is not None and way.error.by_yield and event.identity in way.state.sessions
+    ]
+    bad = [way for way in thrown if leaks(way.state.sessions[event.identity])]
+    if not bad:
+        return None
+    if info.origin == result.LOCAL:
+        owned = [way for way in bad if way.state.sessions[event.identity].owned]
+        return owned[0] if owned else None
+    if info.origin in (result.AMBIENT, result.SHARED, result.ATTRIBUTE):
+        # Not opened here, but finished here when all goes well: then it is this function's to finish.
+        normal = [way for way in flow.exits if way.error is None and event.identity in way.state.sessions]
+        finished = [way for way in normal if way.state.sessions[event.identity].transaction in (CLOSED, NONE)]
+        if normal and len(finished) == len(normal):
+            return bad[0]
+    return None
+
+
+def _finding(context: Context, flow: FunctionFlow, event: Event, way: Exit) -> Finding:
+    info = flow.sessions[event.identity]
+    function = flow.reference.function
+    affects = [
+        context.affected(reference, message) for reference, message in context.project.users_of(flow.reference)
+    ]
+    only_cancelled = way.error is not None and way.error.kind in (errors.CANCELLED, errors.ABANDONED)
+    what = "is cancelled" if only_cancelled else "raises or is cancelled"
+    message = (
+        f"if the code that uses this {info.type.role} {what}, it is never closed: what follows the yield of "
+        f"{function.name} is skipped; use `with` around the yield, or try/finally"
+    )
+    if affects:
+        message += f" ({len(affects)} function{'s' if len(affects) > 1 else ''} affected)"
+    session = way.state.sessions[event.identity]
+    end = Mark(event.place, f"an exception of the user leaves {function.name} here")
+    confidence = certainty(info, Confidence.LIKELY if info.origin != result.LOCAL else Confidence.CERTAIN)
+    return context.finding(flow, event.place, message, confidence, [*history(session, "opened"), end], affects)

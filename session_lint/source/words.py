@@ -1,0 +1,19 @@
+"""The prefilter: which files can hold a session at all, judged by their bytes before anything is parsed."""
+
+from __future__ import annotations
+
+WORDS = (
+    b"ession",
+    b"sqlalchemy",
+    b"sqlmodel",
+    b"get_db",
+    b".commit(",
+    b".rollback(",
+    b"engine.",
+    b"contextmanager",
+)
+
+
+def may_matter(data: bytes) -> bool:
+    """Whether the file has any of the words."""
+    return any([word in data for word in WORDS])
