@@ -47,21 +47,18 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         parser.print_help(sys.stderr)
         raise CommandError("name a command: check, explain or rules")
     first = arguments[0]
+    if first.startswith("-") and first not in parser._option_string_actions:
+        raise CommandError(f"{first} stands before the command; write session-lint check {first}")
     if not first.startswith("-") and first not in commands.choices:
         raise CommandError(_unknown_command(first, list(commands.choices)))
     options, unknown = parser.parse_known_args(arguments)
-    if options.command is None:
-        raise CommandError(f"{first} stands before the command; write session-lint check {first}")
     if options.command == "check" and not any(word.startswith("-") for word in unknown):
         # argparse takes only the first group of paths: "check a.py --statistics b.py".
         options.paths.extend(unknown)
         unknown = []
     if unknown:
-        raise CommandError(
-            _unknown_option(
-                next((word for word in unknown if word.startswith("-")), unknown[0]), commands.choices[options.command]
-            )
-        )
+        word = next((word for word in unknown if word.startswith("-")), unknown[0])
+        raise CommandError(_unknown_option(word, commands.choices[options.command]))
     return options
 
 

@@ -1,0 +1,585 @@
+"""The command line: options, exit statuses, what goes where. The engine's result is given here, not computed."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import subprocess
+import sys
+import time
+import types
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from reports import COMMIT, full_report
+
+import session_lint
+from session_lint import cli
+from session_lint.findings import Confidence, Report
+from session_lint.settings import Settings
+from session_lint.source.discovery import UsageError
+
+Check = Callable[..., Report]
+
+
+class Engine:
+    """Stands in for the engine: keeps what it was asked, gives what the test wants."""
+
+    def __init__(self) -> None:
+        self.report = Report(files=2)
+        self.error: BaseException | None = None
+        self.asked: dict[str, Any] = {}
+
+    def check(self, paths: list[Path], settings: Settings, **given: object) -> Report:
+        self.asked = {"paths": [path.as_posix() for path in paths], "settings": settings, **given}
+        if self.error is not None:
+            raise self.error
+        return self.report
+
+    @property
+    def settings(self) -> Settings:
+        settings = self.asked["settings"]
+        assert isinstance(settings, Settings)
+        return settings
+
+
+@pytest.fixture
+def engine(monkeypatch: pytest.MonkeyPatch) -> Engine:
+    """The engine that the command gets."""
+    fake = Engine()
+    module = types.ModuleType("session_lint.engine")
+    module.check = fake.check  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "session_lint.engine", module)
+    monkeypatch.setattr(session_lint, "engine", module, raising=False)
+    return fake
+
+
+@pytest.fixture(autouse=True)
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty project that the test stands in, without the colours and CI of the outside."""
+    for name in ("NO_COLOR", "FORCE_COLOR", "GITHUB_WORKSPACE", "CI_PROJECT_DIR"):
+        monkeypatch.delenv(name, raising=False)
+    (tmp_path / ".git").mkdir()
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+Capture = pytest.CaptureFixture[str]
+
+
+def failing(capsys: Capture, *arguments: str) -> str:
+    """The one line that a run which can't be made says."""
+    assert cli.main(arguments) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("session-lint: error: ")
+    assert err.count("\n") == 1
+    return err.removeprefix("session-lint: error: ").rstrip("\n")
+
+
+# ---------------------------------------------------------------------------------------------- exit status
+
+
+def test_exit_statuses(engine: Engine, capsys: Capture) -> None:
+    assert cli.main(["check"]) == 0
+    assert capsys.readouterr().out == "No findings in 2 files.\n"
+    engine.report = full_report()
+    assert cli.main(["check"]) == 1
+    assert cli.main(["check", "--exit-zero"]) == 0
+    engine.report = Report(files=1, held_back=[COMMIT])
+    assert cli.main(["check"]) == 0
+
+
+def test_a_path_that_does_not_exist(engine: Engine, capsys: Capture) -> None:
+    engine.error = UsageError("no such file or directory: x.py")
+    assert failing(capsys, "check", "x.py", "--exit-zero") == "no such file or directory: x.py"
+
+
+def test_an_internal_error_is_one_line_that_asks_for_a_report(engine: Engine, capsys: Capture) -> None:
+    engine.error = KeyError("secret\nsauce")
+    assert cli.main(["check", "--exit-zero"]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("session-lint: internal error: KeyError: 'secret\\nsauce' (cli.py:")
+    assert err.endswith(
+        "; please report it with the code that causes it: https://github.com/session-lint/session-lint/issues\n"
+    )
+    assert err.count("\n") == 1
+    assert cli.main(["check", "--verbose"]) == 2
+    assert "Traceback (most recent call last)" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("error", [RecursionError("maximum recursion depth exceeded"), MemoryError(), AssertionError()])
+def test_no_error_is_a_traceback(engine: Engine, capsys: Capture, error: Exception) -> None:
+    engine.error = error
+    assert cli.main(["check"]) == 2
+    assert f"internal error: {type(error).__name__}" in capsys.readouterr().err
+
+
+def test_interrupted(engine: Engine, capsys: Capture) -> None:
+    engine.error = KeyboardInterrupt()
+    assert cli.main(["check"]) == 130
+    assert capsys.readouterr() == ("", "session-lint: interrupted\n")
+
+
+# ---------------------------------------------------------------------------------------------- options
+
+
+def test_without_paths_the_working_directory_is_linted(engine: Engine) -> None:
+    cli.main(["check"])
+    assert engine.asked["paths"] == ["."]
+    assert engine.asked["stdin"] is None
+    cli.main(["check", "a.py", "--statistics", "b", "-q", "c"])
+    assert engine.asked["paths"] == ["a.py", "b", "c"]
+
+
+def test_options_become_settings(engine: Engine, project: Path) -> None:
+    (project / "pyproject.toml").write_text('[tool.session-lint]\nignore = ["SES101"]\nexclude = ["x"]\njobs = 9\n')
+    words = (
+        "check --select SES1,SES201 --select SES301 --extend-select SES113 --ignore SES104 --min-confidence possible "
+        "--ownership local --show-mitigated --exclude a,b --extend-exclude c --force-exclude --no-gitignore "
+        "--cache-dir cache --no-cache --jobs 3"
+    )
+    assert cli.main(words.split()) == 0
+    assert engine.settings == Settings(
+        root=project,
+        source=project / "pyproject.toml",
+        select=("SES1", "SES201", "SES301"),
+        extend_select=("SES113",),
+        ignore=("SES104",),
+        min_confidence=Confidence.POSSIBLE,
+        ownership="local",
+        show_mitigated=True,
+        exclude=("a", "b"),
+        extend_exclude=("c",),
+        force_exclude=True,
+        respect_gitignore=False,
+        cache_dir=project / "cache",
+        cache=False,
+        jobs=3,
+    )
+    assert cli.main(["check"]) == 0
+    assert (engine.settings.ignore, engine.settings.jobs, engine.settings.cache) == (("SES101",), 9, True)
+
+
+def test_settings_are_those_of_what_is_linted(engine: Engine, project: Path) -> None:
+    for name, jobs in (("one", 1), ("two", 2)):
+        (project / name / "src").mkdir(parents=True)
+        (project / name / "session-lint.toml").write_text(f"jobs = {jobs}\n")
+
+    def used(*words: str) -> tuple[int | None, Path]:
+        cli.main(["check", *words])
+        return engine.settings.jobs, engine.settings.root
+
+    assert used("one/src", "one/src/a.py") == (1, project / "one")
+    assert used("two/src/a.py") == (2, project / "two")
+    assert used("one/src", "two/src") == (None, project)
+    assert used("one", "--config", "two/session-lint.toml") == (2, project / "one")
+    assert used("one", "--isolated") == (None, project / "one")
+
+
+def test_show_settings_prints_them_and_stops(engine: Engine, project: Path, capsys: Capture) -> None:
+    (project / "session-lint.toml").write_text('ignore = ["SES104"]\n')
+    assert cli.main(["check", "--show-settings", "--jobs", "2"]) == 0
+    out = capsys.readouterr().out
+    assert f"# settings file: {project / 'session-lint.toml'}\n" in out
+    assert 'ignore = ["SES104"]\n' in out
+    assert "jobs = 2\n" in out
+    assert engine.asked == {}
+
+
+@pytest.mark.usefixtures("engine")
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("chekc", 'unknown command "chekc"; did you mean "check"?'),
+        ("pyproject", 'unknown command "pyproject"; there are check, explain, rules'),
+        (".git", '".git" is not a command; did you mean "session-lint check .git"?'),
+        ("--select SES101", "--select stands before the command; write session-lint check --select"),
+        ("check --selct SES101", "unknown option --selct; did you mean --select?"),
+        ("check --output-fromat=json", "unknown option --output-fromat; did you mean --output-format?"),
+        ("check --sel SES101", "unknown option --sel; did you mean --select?"),
+        ("check --select", "argument --select: expected one argument"),
+        ("check --select SES-101", '--select: unknown rule "SES-101"; did you mean "SES101"?'),
+        ("check --jobs many", "argument --jobs: invalid int value: 'many'"),
+        ("check --jobs 0", "--jobs must be a whole number from 1, not 0"),
+        ("check --config nowhere.toml", "nowhere.toml: cannot read the settings: No such file or directory"),
+        ("check --isolated --config x.toml", "--isolated and --config exclude each other"),
+        ("check - a.py", "standard input is linted alone; leave the other paths out"),
+        ("check a.py --stdin-filename b.py", "standard input is linted alone; leave the other paths out"),
+        ("check --output-file no/such/dir/x", "cannot write no/such/dir/x: No such file or directory"),
+        ("explain", "the following arguments are required: CODE"),
+        ("rules extra", "unexpected argument: extra"),
+    ],
+)
+def test_wrong_command_lines_are_one_line(capsys: Capture, words: str, message: str) -> None:
+    assert failing(capsys, *words.split()) == message
+
+
+@pytest.mark.usefixtures("engine")
+def test_choices_are_named(capsys: Capture) -> None:
+    message = failing(capsys, "check", "--output-format", "xml")
+    for name in ("text", "concise", "json", "github", "sarif", "junit", "gitlab"):
+        assert name in message
+    assert failing(capsys, "check", "") == "a path is empty"
+
+
+@pytest.mark.usefixtures("engine")
+def test_wrong_settings_are_one_line(project: Path, capsys: Capture) -> None:
+    (project / "pyproject.toml").write_text("[tool.session-lint]\nselct = []\n")
+    assert failing(capsys, "check") == 'pyproject.toml: unknown key "selct"; did you mean "select"?'
+
+
+def test_no_command_shows_the_help(capsys: Capture) -> None:
+    assert cli.main([]) == 2
+    err = capsys.readouterr().err
+    assert "usage: session-lint" in err
+    assert err.endswith("session-lint: error: name a command: check, explain or rules\n")
+
+
+@pytest.mark.parametrize("words", ["--version", "--help", "check --help", "explain --help", "rules --help"])
+def test_version_and_help(capsys: Capture, words: str) -> None:
+    with pytest.raises(SystemExit) as caught:
+        cli.main(words.split())
+    assert caught.value.code == 0
+    out = capsys.readouterr().out
+    assert (
+        out == f"session-lint {session_lint.__version__}\n"
+        if words == "--version"
+        else out.startswith("usage: session-lint")
+    )
+    assert "confirm" not in out
+
+
+# ---------------------------------------------------------------------------------------------- standard input
+
+
+def stdin_of(monkeypatch: pytest.MonkeyPatch, data: bytes) -> None:
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data)))
+
+
+def test_standard_input_stands_for_a_file(
+    engine: Engine, project: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    (project / "app").mkdir()
+    (project / "app" / "session-lint.toml").write_text("jobs = 5\n")
+    for words in ("check - --stdin-filename app/x.py", "check --stdin-filename app/x.py"):
+        stdin_of(monkeypatch, b"\xffnot even text")
+        assert cli.main([*words.split(), "--output-format", "json"]) == 0
+        assert engine.asked["paths"] == ["app/x.py"]
+        assert engine.asked["stdin"].path == Path("app/x.py")
+        assert engine.asked["stdin"].data == b"\xffnot even text"
+        assert engine.settings.jobs == 5
+        out, err = capsys.readouterr()
+        assert json.loads(out)["findings"] == []
+        assert err == "", "an editor takes what stands there for an error"
+    stdin_of(monkeypatch, b"")
+    assert cli.main(["check", "-"]) == 0
+    assert engine.asked["stdin"].path == Path("stdin.py")
+
+
+def test_an_excluded_buffer_has_no_findings_with_force_exclude(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine.report = full_report()
+    for words, status in (("--force-exclude", 0), ("", 1)):
+        stdin_of(monkeypatch, b"x = 1\n")
+        assert cli.main(["check", "-", "--stdin-filename", "build/x.py", *words.split()]) == status
+
+
+# ---------------------------------------------------------------------------------------------- output
+
+
+def test_findings_go_to_standard_output_and_what_is_about_the_run_to_standard_error(
+    engine: Engine, capsys: Capture
+) -> None:
+    engine.report = full_report()
+    engine.report.warnings.append("x/: cannot read the directory: Permission denied")
+    engine.report.notes.append("app/a.py: the owner of db is unknown")
+    cli.main(["check", "--output-format", "concise"])
+    out, err = capsys.readouterr()
+    assert len(out.splitlines()) == 4
+    assert err == "session-lint: warning: x/: cannot read the directory: Permission denied\n"
+    cli.main(["check", "--verbose"])
+    assert "session-lint: app/a.py: the owner of db is unknown\n" in capsys.readouterr().err
+    cli.main(["check", "--quiet", "--output-format", "concise"])
+    out, err = capsys.readouterr()
+    assert (len(out.splitlines()), err) == (3, "")
+
+
+def test_machines_get_only_their_format_and_people_still_the_summary(engine: Engine, capsys: Capture) -> None:
+    engine.report = full_report()
+    cli.main(["check", "--output-format", "json", "--statistics"])
+    out, err = capsys.readouterr()
+    assert len(json.loads(out)["findings"]) == 3
+    assert "session-lint: 3 findings (1 error, 1 warning, 1 info) in 3 of 40 files;" in err
+    assert "2 possible findings not shown; --min-confidence possible shows them" in err
+    assert "1  SES202  yield-without-finally" in err
+    cli.main(["check", "--output-format", "json", "--quiet"])
+    assert capsys.readouterr().err == ""
+
+
+def test_output_to_a_file(engine: Engine, project: Path, capsys: Capture) -> None:
+    engine.report = full_report()
+    assert cli.main(["check", "--output-format", "sarif", "--output-file", "out.sarif"]) == 1
+    assert json.loads((project / "out.sarif").read_text(encoding="utf-8"))["version"] == "2.1.0"
+    out, err = capsys.readouterr()
+    assert out.startswith("3 findings (1 error, 1 warning, 1 info) in 3 of 40 files;")
+    assert err == ""
+    assert cli.main(["check", "--output-file", "out.txt", "-q"]) == 1
+    assert capsys.readouterr().out == ""
+    assert "error[SES101]" in (project / "out.txt").read_text(encoding="utf-8")
+
+
+def test_statistics(engine: Engine, capsys: Capture) -> None:
+    engine.report = full_report()
+    cli.main(["check", "--statistics", "--output-format", "concise"])
+    assert "\n1  SES101  commit-without-rollback\n" in capsys.readouterr().out
+
+
+class Terminal(io.TextIOWrapper):
+    """A stream that says it is a terminal."""
+
+    def __init__(self, encoding: str = "utf-8") -> None:
+        self.bytes = io.BytesIO()
+        super().__init__(self.bytes, encoding=encoding)
+
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(
+    ("terminal", "option", "environment", "colored"),
+    [
+        (True, "", {}, True),
+        (False, "", {}, False),
+        (True, "--color never", {}, False),
+        (False, "--color always", {}, True),
+        (True, "", {"NO_COLOR": "1"}, False),
+        (True, "", {"NO_COLOR": ""}, True),
+        (False, "", {"FORCE_COLOR": "1"}, True),
+        (False, "", {"FORCE_COLOR": "0"}, False),
+        (False, "", {"FORCE_COLOR": "1", "NO_COLOR": "1"}, False),
+        (True, "--color always", {"NO_COLOR": "1"}, True),
+        (True, "", {"TERM": "dumb"}, False),
+        (True, "--output-file out.txt", {}, False),
+    ],
+)
+def test_colours(
+    engine: Engine,
+    project: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    terminal: bool,
+    option: str,
+    environment: dict[str, str],
+    colored: bool,
+) -> None:
+    engine.report = full_report()
+    monkeypatch.setenv("TERM", "xterm")
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    stream = Terminal() if terminal else io.TextIOWrapper(io.BytesIO())
+    monkeypatch.setattr(sys, "stdout", stream)
+    assert cli.main(["check", *option.split()]) == 1
+    written = (project / "out.txt").read_bytes() if "out.txt" in option else stream.buffer.getvalue()  # type: ignore[attr-defined]
+    assert b"SES101" in written
+    assert (b"\x1b[" in written) == colored
+
+
+def test_a_terminal_that_cannot_show_a_character_gets_an_escape(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine.report = full_report()
+    engine.report.sources["app/routes.py"] = ["", "", "", "", "    await db.commit()  # é 名"]
+    stream = Terminal("ascii")
+    monkeypatch.setattr(sys, "stdout", stream)
+    assert cli.main(["check"]) == 1
+    assert b"# \\xe9 \\u540d" in stream.bytes.getvalue()
+    stream = Terminal("ascii")
+    monkeypatch.setattr(sys, "stdout", stream)
+    assert cli.main(["check", "--output-format", "github"]) == 1
+    assert stream.bytes.getvalue().decode("utf-8").startswith("::error file=")
+
+
+def test_progress_only_on_a_terminal_and_only_in_long_runs(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    cli.main(["check"])
+    assert engine.asked["progress"] is None
+
+    clock = [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
+    check = engine.check
+
+    def slow(*arguments: Any, **given: Any) -> Report:
+        for done in range(1, 31):
+            clock[0] += 0.05 if engine.report.files == 2 else 0.01
+            given["progress"](done, 30)
+        return check(*arguments, **given)
+
+    monkeypatch.setattr(sys.modules["session_lint.engine"], "check", slow)
+    stream = Terminal()
+    monkeypatch.setattr(sys, "stderr", stream)
+    assert cli.main(["check"]) == 0
+    stream.flush()
+    written = stream.bytes.getvalue().decode()
+    assert "session-lint: 21 of 30 files" in written
+    assert "session-lint: 10 of 30 files" not in written
+    assert written.endswith("\r\x1b[K")
+
+    engine.report.files = 3
+    stream = Terminal()
+    monkeypatch.setattr(sys, "stderr", stream)
+    assert cli.main(["check"]) == 0
+    stream.flush()
+    assert stream.bytes.getvalue() == b""
+
+
+# ---------------------------------------------------------------------------------------------- the hint about Ruff
+
+
+@pytest.mark.parametrize(
+    ("name", "table", "hint"),
+    [
+        ("pyproject.toml", '[tool.ruff.lint]\nselect = ["E", "RUF"]', "RUF100"),
+        ("pyproject.toml", '[tool.ruff.lint]\nextend-select = ["RUF100"]', "RUF100"),
+        ("pyproject.toml", '[tool.ruff]\nselect = ["ALL"]', "RUF100"),
+        ("ruff.toml", 'lint.select = ["RUF1"]', "RUF100"),
+        (".ruff.toml", '[lint]\nselect = ["ALL"]\nignore = ["RUF100"]', "RUF102"),
+        ("pyproject.toml", '[tool.ruff.lint]\nselect = ["RUF"]\nexternal = ["SES"]', None),
+        ("pyproject.toml", '[tool.ruff.lint]\nselect = ["RUF"]\nexternal = ["ABC", "SES1"]', None),
+        ("pyproject.toml", '[tool.ruff.lint]\nselect = ["E", "F"]', None),
+        ("pyproject.toml", '[tool.ruff.lint]\nselect = ["RUF"]\nignore = ["RUF100", "RUF102"]', None),
+        ("pyproject.toml", "[tool.ruff]\nline-length = 100", None),
+        ("pyproject.toml", '[project]\nname = "ruff-user"', None),
+        ("ruff.toml", "this is not TOML", None),
+        ("setup.cfg", "", None),
+    ],
+)
+def test_the_hint_that_ruff_would_delete_our_comments(
+    engine: Engine, project: Path, capsys: Capture, name: str, table: str, hint: str | None
+) -> None:
+    (project / name).write_text(table)
+    engine.report.noqa = 1
+    assert cli.main(["check"]) == 0
+    err = capsys.readouterr().err
+    if hint is None:
+        assert err == ""
+    else:
+        where = "[tool.ruff.lint]" if name == "pyproject.toml" else "[lint]"
+        assert err == (
+            f'session-lint: hint: Ruff\'s {hint} deletes "# noqa: SES..." comments; '
+            f'add external = ["SES"] to {where} in {name}\n'
+        )
+    engine.report.noqa = 0
+    cli.main(["check"])
+    assert capsys.readouterr().err == ""
+
+
+# ---------------------------------------------------------------------------------------------- explain and rules
+
+
+def test_explain_shows_a_page(capsys: Capture) -> None:
+    for name in ("SES101", "ses101", "commit-without-rollback"):
+        assert cli.main(["explain", name]) == 0
+        out = capsys.readouterr().out
+        assert "SES101" in out.splitlines()[0]
+        assert "## Why it is bad" in out
+        assert "\x1b" not in out
+
+
+def test_explain_on_a_terminal_is_rendered(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = Terminal()
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr(sys, "stdout", stream)
+    assert cli.main(["explain", "SES101"]) == 0
+    stream.flush()
+    written = stream.bytes.getvalue().decode()
+    assert "\x1b[" in written
+    assert "## Why" not in written
+    assert "Why it is bad" in written
+
+
+def test_explain_names_the_nearest_rule(capsys: Capture) -> None:
+    assert "SES101" in failing(capsys, "explain", "SES1011")
+    assert "commit-without-rollback" in failing(capsys, "explain", "comit-without-rollback")
+
+
+def test_rules_in_all_formats(capsys: Capture) -> None:
+    assert cli.main(["rules"]) == 0
+    assert capsys.readouterr().out.startswith("SES101  commit-without-rollback")
+    assert cli.main(["rules", "--output-format", "json"]) == 0
+    assert json.loads(capsys.readouterr().out)[0]["code"] == "SES101"
+    assert cli.main(["rules", "--output-format", "markdown"]) == 0
+    assert "| [SES101](" in capsys.readouterr().out
+
+
+# ---------------------------------------------------------------------------------------------- as a process
+
+
+def run(*arguments: str, **given: Any) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHONPATH": str(Path(cli.__file__).parents[1])}
+    command = [sys.executable, "-m", "session_lint", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, env=environment, check=False, **given)
+
+
+def test_python_dash_m() -> None:
+    done = run("--version")
+    assert (done.returncode, done.stdout) == (0, f"session-lint {session_lint.__version__}\n")
+    done = run("check", "nowhere.py")
+    assert (done.returncode, done.stderr) == (2, "session-lint: error: no such file or directory: nowhere.py\n")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="POSIX shell")
+def test_a_reader_that_stops_reading_is_no_error() -> None:
+    command = f"'{sys.executable}' -m session_lint rules --output-format json | head -c 1"
+    environment = {**os.environ, "PYTHONPATH": str(Path(cli.__file__).parents[1])}
+    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, env=environment, check=False)
+    assert (done.stdout, done.stderr) == ("[", "")
+
+
+def test_what_was_found_stays_found_when_the_reader_stops(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    class Closed(io.BytesIO):
+        def write(self, _data: object) -> int:
+            raise BrokenPipeError
+
+    engine.report = full_report()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(Closed()))
+    assert cli.main(["check"]) == 1
+    monkeypatch.undo()
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+def test_a_full_disk_under_the_output(engine: Engine, capsys: Capture) -> None:
+    engine.report = full_report()
+    assert failing(capsys, "check", "--output-file", "/dev/full") == "cannot write /dev/full: No space left on device"
+
+
+@pytest.mark.usefixtures("engine")
+def test_a_working_directory_that_is_gone(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
+    def gone() -> Path:
+        raise FileNotFoundError(2, "No such file or directory")
+
+    monkeypatch.setattr(Path, "cwd", gone)
+    assert failing(capsys, "check") == "the working directory no longer exists"
+
+
+def test_the_command_imports_little() -> None:
+    """What the start of a run imports is paid by every warm run."""
+    code = "import sys, session_lint.cli; print(*sys.modules)"
+    environment = {**os.environ, "PYTHONPATH": str(Path(cli.__file__).parents[1])}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
+    heavy = {
+        "rich",
+        "asyncio",
+        "importlib.metadata",
+        "subprocess",
+        "libcst",
+        "json",
+        "difflib",
+        "logging",
+        "multiprocessing",
+    }
+    assert heavy.isdisjoint(done.stdout.split())
