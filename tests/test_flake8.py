@@ -198,6 +198,13 @@ def test_unsaved_text_with_a_suppression(project: Path) -> None:
     assert flake8("--stdin-display-name", "app/bad.py", "-", cwd=project, text=text) == []
 
 
+def test_unsaved_text_of_a_file_that_does_not_exist_yet(project: Path) -> None:
+    name = "app/new.py"
+    found = flake8("--stdin-display-name", name, "-", cwd=project, text=BAD)
+    assert [(path, line, code) for path, line, _, code, _ in found] == [(name, 10, "SES201")]
+    assert found == command_line("--stdin-filename", name, "-", cwd=project, text=BAD)
+
+
 def test_unsaved_text_without_a_name(project: Path) -> None:
     found = flake8("-", cwd=project, text=BAD)
     assert [(path, line, code) for path, line, _, code, _ in found] == [("stdin", 10, "SES201")]
@@ -251,7 +258,7 @@ def test_a_failure_of_ours_is_one_line_and_leaves_flake8_alone(project: Path) ->
     done = subprocess.run([sys.executable, "-c", script], cwd=project, capture_output=True, text=True, check=False)
     assert done.stderr == ""
     assert done.returncode == 1
-    ours, other = done.stdout.splitlines()
+    other, ours = done.stdout.splitlines()
     assert ours == (
         "app/bad.py:1:1: SES902 session-lint failed on this file: ValueError: two lines"
         " (please report: https://github.com/session-lint/session-lint/issues)"

@@ -1,8 +1,9 @@
 """session-lint inside flake8: the same engine, the same findings, the same columns as `session-lint check`.
 
-flake8 hands over one file at a time; the engine judges it inside its project. A real file is given to the
-engine by its path, so that flake8 and the command line share one cache; text on standard input (an editor's
-unsaved buffer) is given as text that stands for the file named by `--stdin-display-name`.
+flake8 hands over one file at a time, but the engine judges a file inside its project, and looking at a project
+costs more than looking at a file. So everything that flake8 was asked for is judged at once, before flake8
+divides the files among its processes; after that a file costs nothing. Text on standard input (an editor's
+unsaved buffer) is given to the engine as text that stands for the file named by `--stdin-display-name`.
 
 Suppressions are the engine's: what a `# noqa` or `# session-lint: ignore` has silenced never reaches flake8.
 A file with a syntax error never reaches this plugin, because flake8 reports its own E999 and stops there; so
@@ -13,9 +14,11 @@ from __future__ import annotations
 
 import argparse
 import ast
+import multiprocessing
 import os
 import tokenize
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
@@ -42,6 +45,8 @@ class Plugin:
 
     _settings: ClassVar[Settings | None] = None
     _stdin_name: ClassVar[str | None] = None
+    # The findings of every file judged beforehand, by the name that findings call the file.
+    _judged: ClassVar[dict[str, list[Finding]]] = {}
 
     def __init__(self, tree: ast.AST, filename: str, lines: Sequence[str]) -> None:
         # flake8 finds out what a plugin wants from the names of these parameters. `tree` is what makes this
@@ -90,7 +95,6 @@ class Plugin:
             "ownership": options.session_lint_ownership,
             "min_confidence": options.session_lint_min_confidence,
             "force_exclude": True,  # flake8 names every file one by one; what the project excludes stays excluded
-            "jobs": 1,  # flake8's own --jobs has already divided the files
         }
         config = Path(options.session_lint_config) if options.session_lint_config else None
         try:
@@ -98,6 +102,10 @@ class Plugin:
         except SettingsError as error:
             raise ExecutionError(f"session-lint: {error}") from error
         cls._stdin_name = options.stdin_display_name if "-" in options.filenames else None
+        try:
+            cls._judged = _judge([Path(name) for name in options.filenames or ["."] if name != "-"], cls._settings)
+        except Exception:  # noqa: BLE001 - whatever it is, it shows again with the file that causes it
+            cls._judged = {}
 
     def run(self) -> Iterator[Problem]:
         """The findings of this file, as flake8 wants them."""
@@ -116,16 +124,36 @@ class Plugin:
 
     def _findings(self) -> list[Finding]:
         from session_lint.engine import check
+        from session_lint.source.discovery import display_name, excluded
 
-        settings = self._settings
-        if settings is None:
+        if self._settings is None:
             raise RuntimeError("flake8 did not call parse_options")
         path = Path(self._filename)
-        if self._filename != self._stdin_name:
-            return check([path], settings).findings
-        from session_lint.source.discovery import excluded
+        is_buffer = self._filename == self._stdin_name
+        if not is_buffer and (judged := self._judged.get(display_name(path))) is not None:
+            return judged
+        if excluded(path, self._settings):
+            return []
+        settings = replace(self._settings, jobs=1)  # flake8's workers may not have processes of their own
+        if is_buffer:
+            return check([], settings, stdin=_buffer(path, self._lines)).findings
+        return check([path], settings).findings
 
-        return [] if excluded(path, settings) else check([path], settings, stdin=_buffer(path, self._lines)).findings
+
+def _judge(paths: Sequence[Path], settings: Settings) -> dict[str, list[Finding]]:
+    """The findings of all Python files below the paths, an empty list for a file without."""
+    from session_lint.engine import check
+    from session_lint.source.discovery import discover
+
+    existing = [path for path in paths if path.exists()]  # flake8 has its own words for the others
+    if not existing:
+        return {}
+    if multiprocessing.current_process().daemon:
+        settings = replace(settings, jobs=1)
+    judged: dict[str, list[Finding]] = {file.display: [] for file in discover(existing, settings).files}
+    for finding in check(existing, settings).findings:
+        judged.setdefault(finding.path, []).append(finding)
+    return judged
 
 
 def _start(options: argparse.Namespace) -> Path:
