@@ -15,7 +15,7 @@ since, so that an edit of one source file does not rewrite megabytes.
 """
 
 # A run opens this before anything else, so it works on strings:
-# ruff: noqa: PTH103, PTH105, PTH108, PTH110, PTH111, PTH112, PTH116, PTH117, PTH118, PTH123
+# ruff: noqa: PTH103, PTH105, PTH108, PTH110, PTH111, PTH116, PTH117, PTH118, PTH123
 
 from __future__ import annotations
 
@@ -37,11 +37,13 @@ _PYTHON = f"{sys.implementation.cache_tag}-{sys.version_info[0]}.{sys.version_in
 
 KEEP_DAYS = 30
 MAX_PACK = 64 * 1024 * 1024
+MAX_DIRECTORY = 256 * 1024 * 1024
 _TEMPORARY = ".tmp"
 _SUFFIX = ".cache"
 # Only what looks exactly like ours is ever deleted: settings can point the cache at any directory.
 _OURS = re.compile(r"[a-z][a-z0-9_]*-[0-9a-f]{12}-[0-9a-f]{20}\.cache(?:\.\d+-[0-9a-f]+\.tmp)?")
 _LEFTOVER_SECONDS = 3600
+_PRUNE_SECONDS = 3600
 _DAY = 86400
 
 _TAG = "Signature: 8a477f597d28d172789f06886806bc55\n# This directory is a cache of session-lint; it can be deleted.\n"
@@ -89,25 +91,33 @@ class Cache:
         return Pack(self, namespace)
 
     def prune(self) -> None:
-        """Delete what nobody has used for a month and what killed runs left. Cheap: at most once a day."""
+        """Delete what nobody has used for a month, what is too much, and what killed runs left.
+
+        Cheap: one look at a time stamp, and at most once an hour one at the directory. Called by the first `put`.
+        """
         directory = self._directory
-        if directory is None or not os.path.isdir(directory):
+        if directory is None:
             return
         now = time.time()
-        stamp = os.path.join(directory, "CACHEDIR.TAG")
         try:
-            if now - os.stat(stamp).st_mtime < _DAY:
+            stamp = os.path.join(directory, "CACHEDIR.TAG")
+            if now - os.stat(stamp).st_mtime < _PRUNE_SECONDS:
                 return
             os.utime(stamp)
             with os.scandir(directory) as entries:
-                for entry in entries:
-                    if not _OURS.fullmatch(entry.name) or not entry.is_file(follow_symlinks=False):
-                        continue
-                    age = now - entry.stat(follow_symlinks=False).st_mtime
-                    limit = _LEFTOVER_SECONDS if entry.name.endswith(_TEMPORARY) else KEEP_DAYS * _DAY
-                    if age > limit:
-                        with contextlib.suppress(OSError):
-                            os.unlink(entry.path)
+                ours = [
+                    entry for entry in entries if _OURS.fullmatch(entry.name) and entry.is_file(follow_symlinks=False)
+                ]
+            total = 0
+            for status, entry in sorted(
+                ((entry.stat(follow_symlinks=False), entry) for entry in ours), key=lambda pair: -pair[0].st_mtime
+            ):
+                age = now - status.st_mtime
+                total += status.st_size
+                limit = _LEFTOVER_SECONDS if entry.name.endswith(_TEMPORARY) else KEEP_DAYS * _DAY
+                if age > limit or total > MAX_DIRECTORY:
+                    with contextlib.suppress(OSError):
+                        os.unlink(entry.path)
         except OSError:
             return
 
@@ -174,6 +184,7 @@ class Cache:
             self._off(f"no cache: cannot write {directory}: {error.strerror or error}")
             return False
         self._prepared = True
+        self.prune()
         return True
 
     def _off(self, note: str) -> None:

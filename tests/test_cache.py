@@ -442,16 +442,29 @@ def test_old_files_and_leftovers_are_deleted_now_and_then(directory: Path) -> No
         path.write_text("mine")
         make_old(path, 100)
 
-    cache.prune()
-    assert old.exists(), "the directory was made today"
+    open_cache(directory).put("report", "another", 3)
+    assert old.exists(), "the directory was looked through less than an hour ago"
 
-    make_old(directory / "CACHEDIR.TAG", 2)
-    cache.prune()
+    make_old(directory / "CACHEDIR.TAG", 0.05)
+    open_cache(directory).put("report", "another", 3)
     assert not old.exists()
     assert not leftovers[0].exists()
     assert leftovers[1].exists(), "perhaps another run is just writing it"
     assert all(path.exists() for path in foreign)
     assert cache.get("report", "young") == 2
+
+
+def test_the_directory_does_not_grow_without_end(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_DIRECTORY", 100_000)
+    cache = open_cache(directory)
+    for number in range(20):
+        cache.put("report", str(number), "x" * 10_000)
+    for age, path in enumerate(sorted(entries(directory), key=lambda path: -path.stat().st_mtime_ns)):
+        make_old(path, age / 100)
+    make_old(directory / "CACHEDIR.TAG", 1)
+    cache.prune()
+    assert len(entries(directory)) == 9
+    assert [number for number in range(20) if cache.get("report", str(number)) is not None] == list(range(11, 20))
 
 
 def test_what_is_read_now_and_then_is_not_old(directory: Path) -> None:

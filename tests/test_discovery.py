@@ -52,11 +52,9 @@ def test_python_files_below_a_directory_in_order() -> None:
 def test_a_named_file_is_taken_whatever_its_name(project: Path) -> None:
     make("script", "stub.pyi", ".venv/lib.py")
     result = discover(["script", Path("stub.pyi"), ".venv/lib.py"], Settings(root=project))
-    assert result.files == [
-        SourceFile(str(project / ".venv/lib.py"), ".venv/lib.py", explicit=True),
-        SourceFile(str(project / "script"), "script", explicit=True),
-        SourceFile(str(project / "stub.pyi"), "stub.pyi", explicit=True),
-    ]
+    names = (".venv/lib.py", "script", "stub.pyi")
+    real = project.resolve()
+    assert result.files == [SourceFile(str(project / name), name, True, str(real / name)) for name in names]
     assert result.files[0].path == project / ".venv/lib.py"
 
 
@@ -123,6 +121,8 @@ def test_a_linked_file_is_read_once_under_its_own_name() -> None:
     links(("a_link.py", "real/x.py"), ("linked", "real"), ("out", "../outside"))
     assert found() in (["out/y.py", "real/x.py"], ["a_link.py", "out/y.py"])
     assert found("linked") == ["linked/x.py"]
+    [file] = discover(["linked"], Settings(root=Path.cwd())).files
+    assert (file.name, file.real) == (str(Path.cwd() / "linked/x.py"), str(Path("real/x.py").resolve()))
     assert found("a_link.py", "real/x.py") == ["a_link.py"]
 
 

@@ -60,12 +60,14 @@ class SourceFile:
     """A file to read.
 
     name: the path to open. display: what findings call it: relative to the working directory with "/" if it
-    is below it, else absolute. explicit: the user named it, rather than a directory above it.
+    is below it, else absolute. explicit: the user named it, rather than a directory above it. real: the path
+    without links, "" if nobody has asked for it.
     """
 
     name: str
     display: str
     explicit: bool
+    real: str = ""
 
     @property
     def path(self) -> Path:
@@ -144,7 +146,7 @@ class _Walk:
                 directories.append(absolute)
             else:
                 real = os.path.realpath(absolute) if linked else self._real_file(absolute)
-                self._files.setdefault(real, SourceFile(absolute, display_name(absolute), explicit=True))
+                self._files.setdefault(real, SourceFile(absolute, display_name(absolute), True, real))
         for directory in directories:
             self._walk(directory, self._levels_above(directory))
         while self._links:
@@ -219,7 +221,7 @@ class _Walk:
                 continue
             where = os.path.realpath(entry.path) if entry.is_symlink() else real_base + name
             if where not in found:
-                found[where] = SourceFile(base + name, prefix + name, explicit=False)
+                found[where] = SourceFile(base + name, prefix + name, False, where)
         result = []
         for entry in children:
             name = entry.name
