@@ -135,11 +135,13 @@ def load_page(rule: str) -> Page:
 
 
 def _nearest(wanted: str, pages: Mapping[str, Page]) -> str:
-    known = [*pages, *(page.name for page in pages.values())]
-    close = difflib.get_close_matches(wanted.upper(), known, n=3) + difflib.get_close_matches(
-        wanted.lower(), known, n=3
-    )
-    return f" (did you mean {' or '.join(dict.fromkeys(close))}?)" if close else ""
+    names = {page.name: page for page in pages.values()}
+    close = difflib.get_close_matches(wanted.lower(), names, n=1)
+    if not close and len(wanted) == len("SES101") and wanted[:3].upper() == "SES":
+        # Of codes, the one with the most digits in their places: all look alike to difflib.
+        digits = wanted[3:].upper()
+        close = sorted(pages, key=lambda code: -sum(map(str.__eq__, code[3:], digits)))[:1]
+    return f"; did you mean {close[0]}?" if close else ""
 
 
 def read_page(path: Path) -> Page:
