@@ -27,7 +27,7 @@ base=$1 bin=$2 port=$3; shift 3
 server=
 umask 077
 finish() {
-    trap '' HUP INT TERM
+    trap '' HUP INT TERM PIPE
     if [ -n "$server" ]; then
         # TERM for a server so young that it has no signal handlers yet, QUIT for the immediate shutdown.
         kill -TERM "$server" 2>/dev/null
@@ -37,8 +37,8 @@ finish() {
     rm -rf -- "$base"
     exit 0
 }
+trap finish HUP INT TERM PIPE  # PIPE: nobody is there any more to hear what is said below
 mkdir -- "$base" || exit 1
-trap finish HUP INT TERM
 echo made
 read -r line || finish
 if ! "$bin/initdb" -D "$base/data" -U postgres -A scram-sha-256 --pwfile="$base/password" -E UTF8 --locale=C \
