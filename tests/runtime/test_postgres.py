@@ -392,6 +392,8 @@ def test_a_server_that_does_not_start_says_why_and_leaves_nothing(monkeypatch: p
     room.mkdir()
     room.chmod(0o1777)
     monkeypatch.setenv("TMPDIR", str(room))
+    first = next(launcher.installations())
+    monkeypatch.setattr("session_lint.runtime.postgres.installations", lambda: iter([first]))
     try:
         with pytest.raises(PostgresUnavailableError, match=r'cannot start PostgreSQL .*"no_such_setting"') as caught:
             PostgresServer.start(settings={"no_such_setting": "1"})
