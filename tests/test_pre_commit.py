@@ -6,7 +6,9 @@ so the test is skipped; but never in a CI run (CI in the environment).
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -26,86 +28,90 @@ def count(engine: object) -> int:
     return session.scalar("select 1")
 """
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("pre-commit")]
+pytestmark = pytest.mark.slow
 
 
-def git(*arguments: str, cwd: Path) -> None:
+def git(*arguments: str, cwd: Path) -> str:
     identity = ("-c", "user.name=test", "-c", "user.email=test@example.org", "-c", "commit.gpgsign=false")
-    subprocess.run(["git", *identity, *arguments], cwd=cwd, check=True, capture_output=True)
+    return subprocess.run(["git", *identity, *arguments], cwd=cwd, check=True, stdout=subprocess.PIPE, text=True).stdout
 
 
-def committed(directory: Path) -> None:
+def committed(directory: Path) -> str:
+    """Put everything into a repository; the commit's name."""
     git("init", "-q", cwd=directory)
     git("add", "-A", cwd=directory)
     git("commit", "-qm", "all", cwd=directory)
+    return git("rev-parse", "HEAD", cwd=directory).strip()
 
 
-@pytest.fixture(scope="module")
-def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What a user's `repo:` would point to: a git repository with what we publish."""
-    directory = tmp_path_factory.mktemp("published") / "session-lint"
+@pytest.fixture
+def published(tmp_path: Path) -> Path:
+    """What a user's `repo:` would point to: what we publish, not yet in a repository."""
+    directory = tmp_path / "session-lint"
     directory.mkdir()
     for name in PUBLISHED:
         if (CHECKOUT / name).is_dir():
             shutil.copytree(CHECKOUT / name, directory / name, ignore=shutil.ignore_patterns("__pycache__"))
         else:
             shutil.copy(CHECKOUT / name, directory / name)
-    committed(directory)
     return directory
-
-
-@pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """pre-commit's own directory: one for all tests, so that the hook is installed once."""
-    return tmp_path_factory.mktemp("pre-commit-home")
 
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
-    (tmp_path / "app").mkdir()
-    (tmp_path / "app" / "leaks.py").write_text(LEAK)
-    (tmp_path / "app" / "leaks_too.py").write_text(LEAK)
-    (tmp_path / "app" / "fine.py").write_text("def nothing() -> None:\n    pass\n")
-    (tmp_path / "notes.txt").write_text(LEAK)
-    committed(tmp_path)
-    return tmp_path
+    directory = tmp_path / "project"
+    (directory / "app").mkdir(parents=True)
+    (directory / "app" / "leaks.py").write_text(LEAK)
+    (directory / "app" / "leaks_too.py").write_text(LEAK)
+    (directory / "app" / "fine.py").write_text("def nothing() -> None:\n    pass\n")
+    (directory / "notes.txt").write_text(LEAK)
+    return directory
 
 
-def try_repo(published: Path, home: Path, project: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "pre_commit", "try-repo", str(published), "session-lint", "--verbose", *arguments]
+def pre_commit(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "pre_commit", *arguments]
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("GIT_", "VIRTUAL_ENV"))}
-    environment |= {"PRE_COMMIT_HOME": str(home), "PRE_COMMIT_COLOR": "never"}
-    done = subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True, check=False)
+    environment |= {"PRE_COMMIT_HOME": str(cwd.parent / "pre-commit-home"), "PRE_COMMIT_COLOR": "never"}
+    done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False)
     offline = "No matching distribution found" in done.stdout or "Failed to establish a new connection" in done.stdout
     if done.returncode == 3 and offline and not os.environ.get("CI"):
         pytest.skip("pre-commit needs PyPI to install the hook, and there is no network")
     return done
 
 
-def test_all_files(published: Path, home: Path, project: Path) -> None:
-    done = try_repo(published, home, project, "--all-files")
-    assert done.returncode == 1, done.stdout + done.stderr
+def found(done: subprocess.CompletedProcess[str], returncode: int) -> list[str]:
+    """The places that the hook reports."""
+    assert done.returncode == returncode, done.stdout + done.stderr
+    return re.findall(r"^ +--> (\S+) ", done.stdout, re.MULTILINE)
+
+
+def test_try_repo(published: Path, project: Path) -> None:
+    committed(published)
+    committed(project)
+    done = pre_commit("try-repo", str(published), "session-lint", "--verbose", "--all-files", cwd=project)
+    assert found(done, 1) == ["app/leaks.py:5:15", "app/leaks_too.py:5:15"]
     assert "exit code: 1" in done.stdout
-    assert "app/leaks.py:5:" in done.stdout
-    assert "app/leaks_too.py:5:" in done.stdout
-    assert done.stdout.count("SES201") == 2
-    assert "notes.txt" not in done.stdout
 
 
-def test_only_the_files_that_are_passed(published: Path, home: Path, project: Path) -> None:
-    done = try_repo(published, home, project, "--files", "app/leaks_too.py", "app/fine.py")
-    assert done.returncode == 1, done.stdout + done.stderr
-    assert "app/leaks_too.py:5:" in done.stdout
-    assert "app/leaks.py" not in done.stdout
-
-
-def test_no_finding_passes(published: Path, home: Path, project: Path) -> None:
-    done = try_repo(published, home, project, "--files", "app/fine.py")
-    assert done.returncode == 0, done.stdout + done.stderr
+def test_a_project_with_the_hook(published: Path, project: Path) -> None:
+    revision = committed(published)
+    config = {"repos": [{"repo": str(published), "rev": revision, "hooks": [{"id": "session-lint"}]}]}
+    # JSON is YAML too.
+    (project / ".pre-commit-config.yaml").write_text(json.dumps(config))
+    committed(project)
+    # Only the files that are passed are reported.
+    done = pre_commit("run", "--files", "app/leaks_too.py", "app/fine.py", "notes.txt", cwd=project)
+    assert found(done, 1) == ["app/leaks_too.py:5:15"]
+    done = pre_commit("run", "--files", "app/fine.py", cwd=project)
+    assert found(done, 0) == []
     assert "Passed" in done.stdout
-
-
-def test_excluded_files_stay_excluded_although_they_are_named(published: Path, home: Path, project: Path) -> None:
-    (project / "session-lint.toml").write_text('exclude = ["leaks*"]\n')
-    done = try_repo(published, home, project, "--files", "app/leaks.py", "app/fine.py")
-    assert done.returncode == 0, done.stdout + done.stderr
+    # pre-commit names the files one by one, and yet what the project excludes stays excluded.
+    (project / "session-lint.toml").write_text('exclude = ["leaks_t*"]\n')
+    git("add", "-A", cwd=project)
+    done = pre_commit("run", "--all-files", cwd=project)
+    assert found(done, 1) == ["app/leaks.py:5:15"]
+    # What is committed is what is staged.
+    (project / "app" / "leaks.py").write_text(LEAK.replace("Session(engine)", "Session(engine)  # noqa: SES201"))
+    git("add", "-A", cwd=project)
+    done = pre_commit("run", cwd=project)
+    assert found(done, 0) == []
