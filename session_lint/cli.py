@@ -198,6 +198,8 @@ def _show(report: Report, settings: Settings, options: argparse.Namespace) -> No
     if not options.quiet:
         for warning in report.warnings:
             say(f"warning: {warning}")
+        if not report.files and not report.warnings:
+            say(f"warning: no Python files found in {', '.join(options.paths or ['.'])}")
     write(render(options.output_format, report, context), options.output_file, for_people=for_people)
     if options.statistics and not for_people and report.findings:
         say(f"findings of each rule:\n{statistics(report).rstrip()}")

@@ -1,0 +1,226 @@
+"""Whatever lies in a repository, a run ends with findings and an exit status, never with a traceback.
+
+All files lie in one directory and are linted in one run of the real command: none may cost the others theirs.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import session_lint
+
+IMPORT = "from sqlalchemy.orm import Session\n"
+GOOD = f"""{IMPORT}
+
+def rename(session: Session, title: str) -> None:
+    session.add(Thread(title=title))
+    session.commit()
+"""
+
+TOO_DEEP = "is nested too deeply"
+
+# What each file holds, and its SES902: the beginning of the message, line and column; None: it is analysed.
+CASES: dict[str, tuple[str | bytes, tuple[str, int, int] | None]] = {
+    "good.py": (GOOD, None),
+    "empty.py": ("", None),
+    "comment.py": ("# nothing but a session", None),
+    "bom.py": (b"\xef\xbb\xbf" + GOOD.encode(), None),
+    "crlf.py": (GOOD.replace("\n", "\r\n"), None),
+    "cr.py": (GOOD.replace("\n", "\r"), None),
+    "form_feed.py": (GOOD.replace("\n\n", "\n\f\n"), None),
+    "no_newline.py": (GOOD.rstrip("\n"), None),
+    "latin1_declared.py": (b"# coding: latin-1\n# \xe9\n" + GOOD.encode(), None),
+    "surrogate.py": (GOOD + 'x = "\\ud800"\n', None),
+    "long_line.py": (GOOD + "x = [" + "1, " * 100_000 + "]\n", None),
+    "many_branches.py": (GOOD + "if x:\n  pass\n" + "".join(f"elif x == {n}:\n  pass\n" for n in range(2_000)), None),
+    "line\nbreak.py": (GOOD, None),
+    "syntax.py": (IMPORT + "def f(:\n", ("is not valid Python: invalid syntax", 2, 7)),
+    "syntax_elsewhere.py": ("def f(:\n", ("is not valid Python: invalid syntax", 1, 7)),
+    "python2.py": (IMPORT + 'print "x"\n', ("is not valid Python: Missing parentheses in call to 'print'", 2, 1)),
+    "indent.py": (IMPORT + "  x = 1\n", ("is not valid Python: unexpected indent", 2, 2)),
+    "end.py": (
+        IMPORT + "def f():",
+        ("is not valid Python: expected an indented block after function definition", 2, 9),
+    ),
+    "tabs.py": (IMPORT + "if x:\n\ty\n        z\n", ("is not valid Python: inconsistent use of tabs and spaces", 4, 1)),
+    "unfinished.py": (IMPORT + 'x = """a', ("is not valid Python: unterminated triple-quoted string literal", 2, 5)),
+    "merge.py": (GOOD + "<<<<<<< HEAD\nx = 1\n=======\n", ("is not valid Python: invalid syntax", 7, 1)),
+    "null.py": (IMPORT + 'x = "\0"\n', ("is not Python source: null byte at offset 40", 2, 6)),
+    "binary.py": (bytes(range(256)) * 9, ("is not Python source: null byte at offset 0", 1, 1)),
+    "latin1.py": (IMPORT.encode() + b'x = "\xe9"\n', ("is not UTF-8 text: byte 0xe9 at offset 40", 2, 6)),
+    "utf16.py": (GOOD.encode("utf-16-le"), ("is not Python source: null byte at offset 1", 1, 2)),
+    "encoding.py": ("# coding: klingon\n" + GOOD, ('declares an unknown encoding "klingon"', 1, 1)),
+}
+
+# Each of these once took a parser or an interpreter down, or kept it busy for minutes.
+DEEP = {
+    "brackets": IMPORT + "x = " + "(" * 3_000 + "1" + ")" * 3_000 + "\n",
+    "lists": IMPORT + "x = " + "[" * 100_000 + "\n",
+    "blocks": IMPORT + "".join(f"{' ' * depth}if x:\n" for depth in range(99)) + " " * 99 + "pass\n",
+    "too_many_blocks": IMPORT + "".join(f"{' ' * depth}if x:\n" for depth in range(300)) + " " * 300 + "pass\n",
+    "attributes": IMPORT + "x = a" + ".b" * 20_000 + "\n",
+    "sum": IMPORT + "x = " + "1 + " * 20_000 + "1\n",
+    "minus": IMPORT + "x = " + "-" * 5_000 + "1\n",
+    "lambdas": IMPORT + "f = " + "lambda: " * 3_000 + "1\n",
+    "calls": GOOD + "    return session" + ".query(A)" * 3_000 + "\n",
+    "arguments": GOOD + "    " + "f(" * 90 + "session" + ")" * 90 + "\n",
+    "functions": GOOD
+    + "".join(f"{' ' * depth}def f(session):\n" for depth in range(90))
+    + " " * 90
+    + "session.commit()\n",
+    "withs": GOOD
+    + "".join(f"{' ' * depth}with Session() as s:\n" for depth in range(4, 19))
+    + " " * 19
+    + "s.commit()\n",
+    "tries": GOOD
+    + "".join(f"{' ' * depth}try:\n" for depth in range(4, 19))
+    + " " * 19
+    + "session.commit()\n"
+    + "".join(
+        f"{' ' * depth}except ValueError:\n{' ' * depth} session.rollback()\n" for depth in reversed(range(4, 19))
+    ),
+}
+
+
+def run(directory: Path, *arguments: str, **given: Any) -> subprocess.CompletedProcess[str]:
+    """The command as a user starts it, in a directory."""
+    environment = {**os.environ, "PYTHONPATH": str(Path(session_lint.__file__).parents[1])}
+    command = [sys.executable, "-m", "session_lint", "check", "--isolated", "--no-cache", *arguments]
+    return subprocess.run(
+        command, cwd=directory, env=environment, capture_output=True, text=True, check=False, timeout=60, **given
+    )
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[dict[str, Any]]]:
+    """The findings of every file, from one run over all of them."""
+    directory = tmp_path_factory.mktemp("repository")
+    for name, (content, _) in CASES.items():
+        (directory / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+    done = run(directory, ".", "--ownership", "local", "--output-format", "json")
+    assert (done.returncode, "Traceback" in done.stderr) == (1, False), done.stderr
+    document = json.loads(done.stdout)
+    assert document["summary"]["files"] == len(CASES)
+    assert document["summary"]["errors"] == sum(problem is not None for _, problem in CASES.values())
+    found: dict[str, list[dict[str, Any]]] = {name: [] for name in CASES}
+    for finding in document["findings"]:
+        found[finding["path"]].append(finding)
+    return found
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_each_file_gets_what_it_deserves(results: dict[str, list[dict[str, Any]]], name: str) -> None:
+    content, problem = CASES[name]
+    findings = results[name]
+    if problem is None:
+        holds_bug = b"commit()" in (content if isinstance(content, bytes) else content.encode())
+        assert {finding["code"] for finding in findings} == ({"SES101"} if holds_bug else set())
+        return
+    [finding] = findings
+    message, line, column = problem
+    assert finding["code"] == "SES902"
+    assert finding["message"].startswith(message)
+    # Where the parsers of the Python versions disagree about the column, the line is what counts.
+    assert finding["line"] == line
+    if not message.startswith("is not valid Python"):
+        assert finding["column"] == column
+
+
+@pytest.mark.parametrize("name", DEEP)
+def test_deep_nesting_and_long_chains_end_soon(tmp_path: Path, name: str) -> None:
+    (tmp_path / "deep.py").write_text(DEEP[name])
+    (tmp_path / "good.py").write_text(GOOD)
+    done = run(tmp_path, ".", "--ownership", "local", "--output-format", "concise", "-q")
+    assert done.returncode == 1, done.stderr
+    assert done.stderr == ""
+    lines = done.stdout.splitlines()
+    assert any(line.startswith("good.py:6:") and "SES101" in line for line in lines)
+    for line in lines:
+        assert "internal error" not in line
+        if "SES902" in line:
+            assert "nested" in line or "is not valid Python: " in line
+
+
+def test_one_bad_file_among_many_does_not_cost_the_others(tmp_path: Path) -> None:
+    """Enough files that they are parsed by several processes."""
+    for number in range(60):
+        (tmp_path / f"good{number:02}.py").write_text(GOOD)
+    (tmp_path / "bad.py").write_text(DEEP["brackets"])
+    done = run(tmp_path, ".", "--ownership", "local", "--output-format", "json", "--jobs", "2")
+    assert done.returncode == 1, done.stderr
+    codes = [finding["code"] for finding in json.loads(done.stdout)["findings"]]
+    assert codes.count("SES101") == 60
+    assert codes.count("SES902") == 1
+
+
+def test_messages_on_the_terminal(tmp_path: Path) -> None:
+    (tmp_path / "broken.py").write_text(IMPORT + "def f(:\n")
+    done = run(tmp_path, "broken.py")
+    assert (done.returncode, done.stderr) == (1, "")
+    assert done.stdout == (
+        "error[SES902] file-not-analysed: is not valid Python: invalid syntax\n"
+        "  --> broken.py:2:7 (certain)\n"
+        "   |\n"
+        " 2 | def f(:\n"
+        "   |       ^\n"
+        "  = help: session-lint explain SES902\n"
+        "\n"
+        "1 finding (1 error) in 1 of 1 file; 1 file could not be analysed.\n"
+    )
+
+
+def test_paths_that_are_not_there(tmp_path: Path) -> None:
+    (tmp_path / "a.py").write_text(GOOD)
+    done = run(tmp_path, "a.py", "nowhere", "--exit-zero")
+    assert (done.returncode, done.stdout, done.stderr) == (
+        2,
+        "",
+        "session-lint: error: no such file or directory: nowhere\n",
+    )
+
+
+@pytest.mark.skipif(not Path("/proc/self/mem").exists(), reason="no /proc here")
+def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
+    (tmp_path / "memory.py").symlink_to("/proc/self/mem")
+    (tmp_path / "good.py").write_text(GOOD)
+    done = run(tmp_path, "memory.py", "good.py", "--ownership", "local", "--output-format", "concise", "-q")
+    assert done.returncode == 1
+    assert "memory.py:1:1: SES902 cannot be read: Input/output error\n" in done.stdout
+    assert "good.py:6:" in done.stdout
+
+
+def test_nothing_to_lint(tmp_path: Path) -> None:
+    (tmp_path / "README.md").write_text("x")
+    done = run(tmp_path, ".")
+    assert (done.returncode, done.stdout) == (0, "No findings in 0 files.\n")
+    assert done.stderr == "session-lint: warning: no Python files found in .\n"
+
+
+def test_loops_of_links(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "good.py").write_text(GOOD)
+    (tmp_path / "a" / "up").symlink_to("..")
+    done = run(tmp_path, ".", "--ownership", "local", "--output-format", "concise", "-q")
+    assert done.returncode == 1
+    assert [line.split(":")[0] for line in done.stdout.splitlines()] == ["a/good.py"]
+
+
+def test_standard_input(tmp_path: Path) -> None:
+    done = run(tmp_path, "-", "--ownership", "local", "--output-format", "concise", "-q", input=GOOD)
+    assert done.returncode == 1
+    assert done.stdout.startswith("stdin.py:6:")
+    done = run(tmp_path, "-", "--stdin-filename", "app/x.py", "--output-format", "concise", "-q", input="def f(:\n")
+    assert (done.returncode, done.stdout) == (1, "app/x.py:1:7: SES902 is not valid Python: invalid syntax\n")
+
+
+def test_a_buffer_stands_for_a_file_that_is_not_written_yet(tmp_path: Path) -> None:
+    (tmp_path / "x.py").write_text("def f(:\n")
+    done = run(tmp_path, "-", "--stdin-filename", "x.py", "--ownership", "local", "--output-format", "json", input=GOOD)
+    assert [finding["code"] for finding in json.loads(done.stdout)["findings"]] == ["SES101"]
