@@ -220,8 +220,8 @@ def main(arguments: list[str] | None = None) -> int:
     for path in paths:
         print(path.relative_to(ROOT).as_posix())
     print(
-        "Next: write the page, see `pytest tests/test_rulebook.py` fail, write the check, then put the output of "
-        "`session-lint rules --output-format markdown` into the README's table."
+        "Next: write the page, see `pytest tests/test_rulebook.py` fail, write the check, "
+        "then run `python scripts/update_readme.py`."
     )
     return 0
 
