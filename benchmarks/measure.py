@@ -19,9 +19,10 @@ class MeasurementError(Exception):
 
 @dataclass(frozen=True)
 class Measurement:
-    """Wall-clock seconds, and the memory of the largest process among the command and its children."""
+    """Wall-clock seconds, seconds of all processors together, and the memory of the largest of its processes."""
 
     seconds: float
+    processor: float
     megabytes: float
 
 
@@ -39,7 +40,7 @@ def measure(command: Sequence[str], *, cwd: Path, text: str | None = None, timeo
         timer = threading.Timer(timeout, process.kill) if timeout is not None else None
         if timer is not None:
             timer.start()
-        megabytes = _wait(process)
+        processor, megabytes = _wait(process)
         seconds = time.perf_counter() - begin
         if timer is not None:
             timer.cancel()
@@ -52,18 +53,18 @@ def measure(command: Sequence[str], *, cwd: Path, text: str | None = None, timeo
             raise MeasurementError(
                 f"exit status {process.returncode}: {errors.read().decode(errors='replace').strip()}"
             )
-    return Measurement(seconds, megabytes)
+    return Measurement(seconds, processor, megabytes)
 
 
-def _wait(process: subprocess.Popen[bytes]) -> float:
-    """Wait for the end; the peak memory in megabytes, 0 where the system does not tell."""
+def _wait(process: subprocess.Popen[bytes]) -> tuple[float, float]:
+    """Wait for the end; processor seconds and peak memory in megabytes, 0 where the system does not tell."""
     if not hasattr(os, "wait4"):
         process.wait()
-        return 0.0
+        return 0.0, 0.0
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     # ru_maxrss: bytes on macOS, kilobytes elsewhere.
-    return usage.ru_maxrss / (1e6 if sys.platform == "darwin" else 1e3)
+    return usage.ru_utime + usage.ru_stime, usage.ru_maxrss / (1e6 if sys.platform == "darwin" else 1e3)
 
 
 def peak_of_all_processes(command: Sequence[str], *, cwd: Path) -> float | None:

@@ -2,8 +2,10 @@
 
 Seconds say more about the machine than about the program; ratios to what LibCST itself needs to parse the
 same files, and to other linters on the same tree, can be compared between machines. Every row is a fresh
-process; every command is run several times and the lowest and the median time are shown. Tools that are not
-installed in the environment of `--tools` (by default: this one) are left out, and the table says so.
+process; every command is run several times. Shown are the lowest and the median wall-clock time, the lowest
+processor time (of all processes together: what counts on a busy machine), the ratio of the lowest wall-clock
+times, and the memory of the largest process. Tools that are not installed in the environment of `--tools` (by
+default: this one) are left out, and the table says so.
 """
 
 from __future__ import annotations
@@ -34,17 +36,22 @@ SKIPPED = {".git", ".venv", "venv", "node_modules", "build", "dist", "__pycache_
 # Runs in a process of its own; prints the seconds of parsing alone, without start-up, imports and reading.
 PARSE = """
 import sys, time, libcst
-seconds = 0.0
-failed = 0
+seconds = processor = 0.0
 for path in sys.stdin.read().split("\\0"):
     data = open(path, "rb").read()
-    begin = time.perf_counter()
+    begin, begin_processor = time.perf_counter(), time.process_time()
     try:
         libcst.parse_module(data)
     except Exception:
-        failed += 1
+        pass
     seconds += time.perf_counter() - begin
-print(seconds, failed)
+    processor += time.process_time() - begin_processor
+try:
+    import resource
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1e6 if sys.platform == "darwin" else 1e3)
+except ImportError:
+    peak = 0.0
+print(seconds, processor, peak)
 """
 
 
@@ -72,30 +79,35 @@ def machine() -> str:
 
 
 class Table:
-    """Rows as they come, with their ratio to the baseline."""
+    """Rows as they come, with their ratio to the baseline, which is the first row."""
 
-    def __init__(self, baseline: float) -> None:
-        self.baseline = baseline
-        print(f"{'':<44} {'min s':>9} {'median s':>9} {'x parse':>9} {'MB':>7}")
+    def __init__(self) -> None:
+        self.baseline = 0.0
+        print(f"{'':<44} {'min s':>9} {'median s':>9} {'cpu s':>9} {'x parse':>9} {'MB':>7}")
 
-    def row(self, label: str, times: Sequence[float], megabytes: float | None = None, note: str = "") -> None:
-        low, median = min(times), statistics.median(times)
-        ratio = f"{median / self.baseline:9.2f}" if self.baseline else f"{'-':>9}"
-        memory = f"{megabytes:7.0f}" if megabytes is not None else f"{'':7}"
-        print(f"{label:<44} {low:9.3f} {median:9.3f} {ratio} {memory}  {note}".rstrip(), flush=True)
+    def row(self, label: str, measured: Sequence[Measurement], note: str = "") -> None:
+        times = [measurement.seconds for measurement in measured]
+        low = min(times)
+        self.baseline = self.baseline or low
+        processor = min(measurement.processor for measurement in measured)
+        megabytes = max(measurement.megabytes for measurement in measured)
+        ratio = low / self.baseline if self.baseline else 0.0
+        figures = f"{low:9.3f} {statistics.median(times):9.3f} {processor:9.3f} {ratio:9.2f} {megabytes:7.0f}"
+        print(f"{label:<44} {figures}  {note}".rstrip(), flush=True)
 
     def left_out(self, label: str, why: str) -> None:
         print(f"{label:<44} {why}", flush=True)
 
 
-def parse_baseline(python: str, files: Sequence[Path], repeat: int) -> list[float]:
-    """Seconds that LibCST needs to parse the files, one after the other, several times."""
+def parse_baseline(python: str, files: Sequence[Path], repeat: int) -> list[Measurement]:
+    """LibCST parses the files, one after the other in one process, several times."""
     names = "\0".join(map(str, files))
-    times = []
+    measured = []
     for _ in range(repeat if files else 0):
         done = subprocess.run([python, "-c", PARSE], input=names, capture_output=True, text=True, check=True)
-        times.append(float(done.stdout.split()[0]))
-    return times or [0.0]
+        seconds, processor, megabytes = map(float, done.stdout.split())
+        measured.append(Measurement(seconds, processor, megabytes))
+    return measured or [Measurement(0.0, 0.0, 0.0)]
 
 
 class SessionLint:
@@ -141,30 +153,24 @@ class SessionLint:
         return summary
 
 
-def own_rows(table: Table, lint: SessionLint, touched: Sequence[Path], repeat: int) -> float:
-    """Rows of session-lint itself; returns the median of the cold run."""
-    cold = [lint.cold() for _ in range(repeat)]
-    table.row("session-lint, cold, all cores", [m.seconds for m in cold], max(m.megabytes for m in cold))
-    single = [lint.cold(jobs=1) for _ in range(repeat)]
-    table.row("session-lint, cold, one process", [m.seconds for m in single], max(m.megabytes for m in single))
+def own_rows(table: Table, lint: SessionLint, touched: Sequence[Path], repeat: int) -> None:
+    """Rows of session-lint itself."""
+    table.row("session-lint, cold, all cores", [lint.cold() for _ in range(repeat)])
+    table.row("session-lint, cold, one process", [lint.cold(jobs=1) for _ in range(repeat)])
     lint.cold()
-    warm = [lint.warm() for _ in range(repeat)]
-    table.row("session-lint, warm", [m.seconds for m in warm], max(m.megabytes for m in warm))
+    table.row("session-lint, warm", [lint.warm() for _ in range(repeat)])
     if touched:
         by_size = sorted(touched, key=lambda path: path.stat().st_size)
         for label, path in (("middle", by_size[len(by_size) // 2]), ("largest", by_size[-1])):
             text = path.read_text(encoding="utf-8", errors="replace")
-            lines = text.count("\n")
-            note = f"{path.relative_to(lint.tree)}, {lines} lines"
+            note = f"{path.relative_to(lint.tree)}, {text.count(chr(10))} lines"
             lint.one_file(path)
-            one = [lint.one_file(path) for _ in range(repeat)]
-            table.row(f"session-lint, the {label} file, warm", [m.seconds for m in one], note=note)
+            table.row(f"session-lint, the {label} file, warm", [lint.one_file(path) for _ in range(repeat)], note)
             # Another comment at the end each time: the cache has the rest of the project, but not this text.
             edited = [lint.buffer(path, f"{text}\n# {number}\n") for number in range(repeat)]
-            table.row(f"session-lint, the {label} file, being edited", [m.seconds for m in edited])
+            table.row(f"session-lint, the {label} file, being edited", edited, note)
     start = [measure([sys.executable, "-c", "pass"], cwd=lint.tree) for _ in range(repeat)]
-    table.row("(starting Python)", [m.seconds for m in start])
-    return statistics.median(m.seconds for m in cold)
+    table.row("(starting Python)", start)
 
 
 def other_rows(table: Table, tree: Path, python: str, wanted: Sequence[Tool], repeat: int, timeout: float) -> None:
@@ -179,7 +185,7 @@ def other_rows(table: Table, tree: Path, python: str, wanted: Sequence[Tool], re
         except MeasurementError as failure:
             table.left_out(tool.label, str(failure))
             continue
-        table.row(tool.label, [m.seconds for m in measured], max(m.megabytes for m in measured), version)
+        table.row(tool.label, measured, version)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -215,13 +221,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         keys = ("files", "files_analysed", "lines", "functions", "findings", "errors")
         print("report      " + ", ".join(f"{summary[key]} {key.replace('_', ' ')}" for key in keys if key in summary))
         parse = parse_baseline(sys.executable, touched, options.repeat)
-        table = Table(statistics.median(parse))
+        table = Table()
         table.row("LibCST parse alone, one process", parse)
         own_rows(table, lint, touched, options.repeat)
         lint.forget()
         total = peak_of_all_processes(lint.command(str(tree)), cwd=tree)
         if total is not None:
-            print(f"{'all processes of a cold run together':<44} {'':9} {'':9} {'':9} {total:7.0f}")
+            print(f"{'all processes of a cold run together':<44} {'':39} {total:7.0f}")
     if not options.no_tools:
         wanted = [tool for tool in TOOLS if not options.only or tool.name in options.only]
         other_rows(table, tree, options.tools, wanted, options.tool_repeat, options.timeout)
