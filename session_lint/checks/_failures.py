@@ -9,7 +9,7 @@ from session_lint.checks.context import Context
 from session_lint.findings import Confidence
 from session_lint.flow import errors, result
 from session_lint.flow.result import Event, Exit, FunctionFlow, SessionInfo
-from session_lint.flow.state import BROKEN, OPEN
+from session_lint.flow.state import BROKEN, CUT, OPEN
 from session_lint.flow.values import Path
 from session_lint.project import ownership
 from session_lint.project.modules import FunctionRef
@@ -43,7 +43,8 @@ def failures(context: Context, flow: FunctionFlow) -> list[Failure]:
             continue
         ordinary = [way for way in open_ways if way.error is not None and way.error.kind != errors.CANCELLED]
         commit = _first_commit(flow, info)
-        way = _telling(ordinary or open_ways, commit)
+        waiting = [way for way in open_ways if way.state.sessions[info.identity].transaction == OPEN]
+        way = _telling(ordinary or waiting or open_ways, commit)
         owner = ownership.owner_of(context.project, flow, info)
         found.append(Failure(info, way, not ordinary, commit, owner))
     return found
@@ -51,7 +52,7 @@ def failures(context: Context, flow: FunctionFlow) -> list[Failure]:
 
 def _left_open(way: Exit, info: SessionInfo) -> bool:
     session = way.state.sessions.get(info.identity)
-    return session is not None and session.touched and session.transaction in (OPEN, *BROKEN)
+    return session is not None and session.touched and session.transaction in (OPEN, CUT, *BROKEN)
 
 
 def _first_commit(flow: FunctionFlow, info: SessionInfo) -> Event | None:
@@ -91,7 +92,7 @@ def is_delegating(flow: FunctionFlow, identity: Path) -> bool:
         for way in flow.exits
         if way.error is not None
         and identity in way.state.sessions
-        and way.state.sessions[identity].transaction in (OPEN, *BROKEN)
+        and way.state.sessions[identity].transaction in (OPEN, CUT, *BROKEN)
         and way.state.sessions[identity].touched
     }
     return places <= {handings[0].place}

@@ -33,7 +33,7 @@ def leak_findings(context: Context, role: str) -> Iterator[Finding]:
                     f"close it first, or open it with `with`"
                 )
                 trail = history(event.session, "opened", "used")
-                yield context.finding(flow, info.place, message, _confidence(flow, info), trail)
+                yield context.finding(flow, info.place, message, confidence_of(flow, info), trail)
         if flow.reference.function.is_generator and _hands_out(flow):
             continue
         for info in flow.sessions.values():
@@ -50,12 +50,18 @@ def _unnamed(context: Context, flow: FunctionFlow, info: SessionInfo) -> Finding
         f"the {info.type.role} that {info.name} opens is used in the same expression and can never be closed; "
         "give it a name with `with`"
     )
-    return context.finding(flow, info.place, message, _confidence(flow, info))
+    return context.finding(flow, info.place, message, confidence_of(flow, info))
 
 
 def _leaking(context: Context, flow: FunctionFlow, info: SessionInfo) -> Iterator[Finding]:
     ways = [way for way in flow.exits if _leaks(way, info)]
     sure = [way for way in ways if way.error is None or way.error.kind != errors.CANCELLED]
+    if not any([way.error is None for way in sure]):
+        # A session whose last act is its commit gives the connection back, closed or not.
+        commits = {event.place for event in flow.events if event.kind == result.COMMITTED and event.identity == info.identity}
+        closed = any([event.kind == result.CLOSED_BY_HAND and event.identity == info.identity for event in flow.events])
+        if not closed:
+            sure = [way for way in sure if way.error is not None and way.error.place not in commits]
     if not sure:
         return
     closes = any([CLOSED == way.state.sessions[info.identity].transaction for way in flow.exits if info.identity in way.state.sessions])
@@ -71,15 +77,18 @@ def _leaking(context: Context, flow: FunctionFlow, info: SessionInfo) -> Iterato
         message = f"if {way.error.text} raises, {info.name} is never closed; open it with `with`, or close it in `finally`"
     end = Mark(way.place, "control leaves here" if way.error is None else f"{way.error.text} may raise here")
     trail = [*history(session, "opened", "used", "wrote"), end]
-    yield context.finding(flow, info.place, message, _confidence(flow, info), trail)
+    yield context.finding(flow, info.place, message, confidence_of(flow, info), trail)
 
 
 def _leaks(way: Exit, info: SessionInfo) -> bool:
     session = way.state.sessions.get(info.identity)
-    return session is not None and session.owned and leaks(session)
+    if session is None or not session.owned:
+        return False
+    # A session gives its connection back with its transaction, a connection only when it is closed.
+    return leaks(session) or (info.type.role == "connection" and session.transaction != CLOSED)
 
 
-def _confidence(flow: FunctionFlow, info: SessionInfo) -> Confidence:
+def confidence_of(flow: FunctionFlow, info: SessionInfo) -> Confidence:
     """A command-line program gives everything back when it ends."""
     function = flow.reference.function
     names = [decorator_name(decorator) for decorator in function.decorators]

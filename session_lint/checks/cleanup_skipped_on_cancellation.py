@@ -11,6 +11,7 @@ from session_lint.findings import Confidence, Finding, Severity
 from session_lint.flow import errors, result
 from session_lint.flow.effects import leaks
 from session_lint.flow.result import FunctionFlow
+from session_lint.flow.state import OPEN
 from session_lint.project import ownership
 
 
@@ -29,8 +30,9 @@ def _handed(context: Context, flow: FunctionFlow) -> Iterator[Finding]:
             continue
         session = failure.way.state.sessions[failure.info.identity]
         name = flow.reference.function.name
+        left = "stays in its transaction" if session.transaction == OPEN else "is left with a dead transaction"
         message = (
-            f"if {name} is cancelled at {failure.way.error.text}, {failure.info.name} stays in its transaction: "
+            f"if {name} is cancelled at {failure.way.error.text}, {failure.info.name} {left}: "
             "`except Exception` does not catch CancelledError; use `except BaseException` or `async with session.begin()`"
         )
         confidence = failure.info.certainty if context.local else confidence_of(failure)

@@ -28,7 +28,8 @@ def check(context: Context) -> Iterator[Finding]:
             "commit once after the loop, or make each item's work resumable"
         )
         confidence = certainty(info, Confidence.LIKELY)
-        if event.detail == "callee":
+        if event.detail is not None:
+            # The callee may well be a unit of work of its own, which is called for each item on purpose.
             confidence = Confidence.POSSIBLE
         yield context.finding(flow, event.place, message, confidence, history(event.session, "wrote"))
 
@@ -46,15 +47,8 @@ def _loop_of(event: Event) -> ir.For | None:
 
 
 def _handles(node: ir.Try) -> bool:
-    """Whether a handler rolls back or goes on with the next item: each item is meant to stand for itself."""
-    for handler in node.handlers:
-        for statement in ir.statements(handler.body):
-            if isinstance(statement, (ir.Continue, ir.Break)):
-                return True
-            for part in ir.expressions(statement):
-                if isinstance(part, ir.Call) and isinstance(part.function, ir.Name) and part.function.path[-1] == "rollback":
-                    return True
-    return False
+    """Whether a handler goes on with the next item: each item is meant to stand for itself."""
+    return any([not any([isinstance(last, ir.Raise) for last in handler.body[-1:]]) for handler in node.handlers])
 
 
 def _works_on_items(flow: FunctionFlow, event: Event, loop: ir.For) -> bool:
@@ -76,4 +70,4 @@ def _works_on_items(flow: FunctionFlow, event: Event, loop: ir.For) -> bool:
         for other in flow.events
         if other.kind == result.WROTE and other.identity == event.identity and within(other.place, loop.place)
     ]
-    return bool(wrote)
+    return bool(wrote) or event.detail is not None

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from session_lint.checks import rule
-from session_lint.checks.context import Context, certainty, history
+from session_lint.checks._leaks import confidence_of
+from session_lint.checks.context import Context, history
 from session_lint.findings import Finding, Severity
 from session_lint.flow import operations as ops
 from session_lint.flow import result
@@ -37,7 +38,7 @@ def check(context: Context) -> Iterator[Finding]:
                     "use the session inside its with block, or open a new one"
                 )
             trail = [*history(event.session, "opened", "ended"), Mark(event.place, f"{event.text} uses it here")]
-            yield context.finding(flow, event.place, message, certainty(info), trail)
+            yield context.finding(flow, event.place, message, confidence_of(flow, info), trail)
 
 
 def _stays_open(flow: FunctionFlow, event: Event) -> bool:

@@ -35,7 +35,7 @@ def check(context: Context) -> Iterator[Finding]:
 def _lost(flow: FunctionFlow, info: SessionInfo) -> SessionState | None:
     """The state in which the writes are lost, if no way through the function commits or could commit."""
     kinds = [event.kind for event in flow.events if event.identity == info.identity]
-    if result.COMMITTED in kinds or result.WROTE not in kinds:
+    if result.COMMITTED in kinds or result.NOT_AWAITED in kinds or result.WROTE not in kinds:
         return None
     normal = [
         way.state.sessions[info.identity]

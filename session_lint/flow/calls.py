@@ -41,7 +41,7 @@ from session_lint.flow.values import (
     Value,
 )
 from session_lint.project import sqlalchemy_names as names
-from session_lint.project.modules import ClassRef
+from session_lint.project.modules import ClassRef, FunctionRef
 
 if TYPE_CHECKING:
     Pairs = list[tuple[State, Value]]
@@ -67,6 +67,10 @@ _FACTORY_NAME = re.compile(
     r"(create|make|new|open)_(\w+_)?session|Session|AsyncSession|db_session_factory|_session_factory|_session_maker)$",
     re.IGNORECASE,
 )
+_KEEPING = ("begin", "begin_nested", "close", "__enter__", "__aenter__", "execution_options", "no_autoflush")
+"""What may be asked of a session that has no name yet: it gets one, or another rule speaks of it."""
+
+_CONSUMING = ("list", "len", "sorted", "set", "tuple", "dict", "sum", "max", "min", "enumerate", "iter", "next", "bool")
 _MAX_DEPTH = 3
 
 
@@ -142,7 +146,7 @@ class Calls(Effects):
         """`Session().query(...)`: nobody can close that session any more."""
         info = self.flow.sessions[session.identity]
         place = _place(node)
-        if info.origin == result.LOCAL and info.place == place and node.name not in ("begin", "close", "__enter__"):
+        if info.origin == result.LOCAL and info.place == place and node.name not in _KEEPING:
             self.event(result.UNNAMED, place, session.identity, info.name, state.sessions[session.identity])
 
     def _arguments(self, node: ir.Call, state: State, outcome: Outcome, calm: bool) -> list[tuple[State, Arguments]]:
@@ -173,11 +177,15 @@ class Calls(Effects):
         if isinstance(callee, (SessionClass, Factory)):
             name = self.label(node)
             state, identity = self.open(callee.type, node.place, state, name)
+            if _joins_connection(node, arguments):
+                # Its transaction is that of the connection: it commits nothing, and whoever began ends it.
+                state = self.hand_over(Session(identity), state)
             return [(state, Session(identity))]
         if isinstance(callee, Registry):
             path = node.function.path if isinstance(node.function, ir.Name) else ()
             return [self.materialise(callee, state, path, node.place, result.AMBIENT)]
         if isinstance(callee, Function):
+            state = self._lend_captured(arguments, state)
             return self._function(callee, node, arguments, state, outcome, purpose)
         if isinstance(callee, Closure):
             return self._closure(callee, node, arguments, state, outcome, purpose)
@@ -235,11 +243,18 @@ class Calls(Effects):
             return [(state, Transaction(identity, kind == ops.SAVEPOINT))]
         if name in ("__enter__", "__aenter__"):
             return [(state, owner)]
+        if name == "execution_options" and info.type.role == "connection":
+            if any([argument.value == ir.Constant("AUTOCOMMIT") for argument in node.arguments]):
+                session = state.sessions[identity]
+                state = state.set(identity, session._replace(handed=True))
+            return [(state, owner)]
         if name in ("__exit__", "__aexit__"):
             kind = ops.CLOSE
         if name in ops.MAY_FIND_NOTHING:
             outcome.raises.add(state, Error("sqlalchemy.exc.NoResultFound", node.place, text))
         after = self.operate(state, identity, kind, node.place, text, outcome)
+        if name == "run_sync":
+            after = after.set(identity, after.sessions[identity]._replace(handed=True))
         if kind in (ops.BEGIN, ops.SAVEPOINT):
             return [(after, Transaction(identity, kind == ops.SAVEPOINT))]
         if name == "connection":
@@ -320,8 +335,6 @@ class Calls(Effects):
         if name == "begin":
             return [(state, Manager("open begin", Opened(kind), place=node.place))]
         if name in ("connect", "raw_connection"):
-            if name == "raw_connection":
-                return [(state, None)]
             state, identity = self.open(kind, node.place, state, self.label(node))
             return [(state, Session(identity))]
         return [(state, None)]
@@ -329,7 +342,8 @@ class Calls(Effects):
     def _generator_method(self, owner: Generator, name: str, node: ir.Call, state: State, outcome: Outcome) -> Pairs:
         if name in ("__next__", "__anext__", "send", "asend"):
             return [self.next_of(owner, node, state)]
-        if name not in ("close", "aclose", "throw", "athrow", "__iter__", "__aiter__"):
+        yielded = self.project.statics.yielded(owner.reference)
+        if name in ops.SESSION_METHODS and isinstance(yielded, (Borrowed, Registry)) and name not in ("close", "aclose"):
             self.event(result.GENERATOR_USED, node.place, (), self.label(node), None, owner.reference)
         return [(state, None)]
 
@@ -378,8 +392,9 @@ class Calls(Effects):
         if contract is None:
             return self._unknown(node, arguments, state, outcome, label, False)
         self.cancellation_known = function.is_async
+        state = self._lend_unknown(contract, reference, bindings, node, label, state, outcome)
         returned = self.apply_contract(contract, dict(bindings), callee.receiver, node.place, label, state, outcome)
-        value = self._result(callee, node, label)
+        value = self._result(callee, bindings)
         pairs: Pairs = []
         for after in returned:
             if isinstance(value, Opened):
@@ -390,13 +405,42 @@ class Calls(Effects):
                 pairs.append(self.materialise(value, after, path, node.place, result.ATTRIBUTE))
             elif isinstance(value, Registry):
                 pairs.append(self.materialise(value, after, (label,), node.place, result.AMBIENT))
+            elif function.is_async and purpose == "assigned" and touched:
+                pairs.append((after, Coroutine(value, label, node.place, touched[0])))
             else:
                 pairs.append((after, value))
         return pairs
 
-    def _result(self, callee: Function, node: ir.Call, label: str) -> Value:
+    def _result(self, callee: Function, bindings: tuple[tuple[str, Value], ...]) -> Value:
         value = self.project.statics.returned(callee.reference)
+        held = [given for _, given in bindings if _carries(given)]
+        if isinstance(value, Instance) and held and not value.fields:
+            # `get_repositories(session)`: the object that comes back works with the session that went in.
+            return value._replace(fields=tuple([("?", session) for given in held for session in _direct(given)]))
         return value
+
+    def _lend_unknown(
+        self,
+        contract: Contract,
+        reference: FunctionRef,
+        bindings: tuple[tuple[str, Value], ...],
+        node: ir.Call,
+        label: str,
+        state: State,
+        outcome: Outcome,
+    ) -> State:
+        """What the callee does not know to be a session, it may use in any way."""
+        parameters = {parameter.name: parameter for parameter in reference.function.parameters}
+        for name, value in bindings:
+            if not _carries(value) or any([path[0] == name for path in contract.known]):
+                continue
+            if isinstance(value, Instance):
+                parameter = parameters.get(name)
+                if parameter is not None and self.project.parameter(reference, parameter)[0] is not None:
+                    continue
+            for session in _direct(value):
+                state = self._lend(session, node, label, False, state, outcome)
+        return state
 
     def _bind(self, callee: Function, arguments: Arguments) -> tuple[tuple[str, Value], ...]:
         """Which parameter gets which value."""
@@ -445,6 +489,11 @@ class Calls(Effects):
                     self.flow.first_uses.add(identity)
                 state = state.set(identity, checked)
         states = []
+        always = {
+            root
+            for root in contract.roots
+            if all([dict(way.sessions).get(root, SessionState()).commits for way in contract.ways if way.error is None])
+        }
         for way in contract.ways:
             after = state
             for root, effect in way.sessions:
@@ -452,7 +501,7 @@ class Calls(Effects):
                     identity = identities[root]
                     after = after.set(identity, compose(after.sessions[identity], effect, place, label))
                     if effect.commits:
-                        self.event(result.COMMITTED, place, identity, label, after.sessions[identity], "callee")
+                        self.event(result.COMMITTED, place, identity, label, after.sessions[identity], "callee" if root in always else "callee, perhaps")
                     elif effect.dirty:
                         self.event(result.WROTE, place, identity, label, after.sessions[identity], "callee")
             if way.error is None:
@@ -547,6 +596,8 @@ class Calls(Effects):
         if name in _NEVER_RETURN:
             outcome.raises.add(state, Error(_NEVER_RETURN[name], node.place, self.label(node)))
             return []
+        if name in _CONSUMING and isinstance(first, Coroutine):
+            self.not_awaited(first, state)
         value = None
         if isinstance(callee, ExternalValue):
             value = self.project.statics.call(self.module, callee, node)
@@ -576,7 +627,14 @@ class Calls(Effects):
     ) -> Pairs:
         """A call that can't be seen: it may raise, and do anything to the sessions that it is given."""
         last = label.removesuffix("()").rpartition(".")[2]
+        state = self._lend_captured(arguments, state)
         given = [value for _, value, _ in arguments if _carries(value)]
+        receiver = self._receiver(node.function, state)
+        if not given and receiver is not None:
+            # A method that can't be seen, of an object that works with our session.
+            for session in _direct(receiver):
+                state = self._lend(session, node, label, False, state, outcome)
+            return [(state, None)]
         if not given:
             if not calm:
                 outcome.raises.add(state, Error(errors.ANY, node.place, label))
@@ -594,6 +652,27 @@ class Calls(Effects):
             outcome.raises.add(state, Error(errors.ANY, node.place, label))
         return [(state, None)]
 
+    def _receiver(self, function: ir.Expr, state: State) -> Value:
+        """The object with a session in it that a method is called on."""
+        if isinstance(function, ir.Name) and len(function.path) > 1:
+            for length in range(len(function.path) - 1, 0, -1):
+                value = state.variables.get(function.path[:length])
+                if isinstance(value, Instance) and _carries(value):
+                    return value
+        return None
+
+    def _lend_captured(self, arguments: Arguments, state: State) -> State:
+        """`run(lambda: work(session))`: whoever calls the function uses the session, and may commit it."""
+        for _, value, _ in arguments:
+            if isinstance(value, Closure):
+                for name in names_in(value.function):
+                    held = state.variables.get((name,))
+                    for session in _direct(held):
+                        known = state.sessions[session.identity]
+                        used = OPEN if known.transaction in (ENTRY, NONE) else known.transaction
+                        state = state.set(session.identity, known._replace(transaction=used, touched=True, handed=True))
+        return state
+
     def _lend(
         self, owner: Session, node: ir.Call, label: str, closes: bool, state: State, outcome: Outcome
     ) -> State:
@@ -601,7 +680,8 @@ class Calls(Effects):
         session = state.sessions[identity]
         info = self.flow.sessions[identity]
         if closes:
-            return self.operate(state, identity, ops.CLOSE, node.place, label, outcome)
+            closed = self.operate(state, identity, ops.CLOSE, node.place, label, outcome)
+            return closed.set(identity, closed.sessions[identity]._replace(handed=True))
         if not session.touched:
             self.flow.first_uses.add(identity)
         session = self._check_use(session, info, ops.READ, node.place, label, state, outcome)
@@ -641,6 +721,33 @@ def distinct(pairs: Pairs) -> Pairs:
     if len(pairs) < 2:
         return pairs
     return list({(state.key, value): (state, value) for state, value in pairs}.values())[: States.LIMIT]
+
+
+def names_in(function: ir.Function) -> set[str]:
+    """The names that a nested function mentions."""
+    found: set[str] = set()
+    for statement in ir.statements(function.body):
+        if isinstance(statement, ir.Define) and isinstance(statement.definition, ir.Function):
+            found |= names_in(statement.definition)
+            continue
+        for part in ir.expressions(statement):
+            if isinstance(part, ir.Name):
+                found.add(part.path[0])
+            elif isinstance(part, ir.Lambda):
+                found |= names_in(part.function)
+    return found - {parameter.name for parameter in function.parameters}
+
+
+def _joins_connection(node: ir.Call, arguments: Arguments) -> bool:
+    """`Session(bind=connection)`: a session on somebody else's transaction."""
+    for argument, (name, value, _) in zip(node.arguments, arguments):
+        if name in (None, "bind"):
+            if isinstance(value, Session):
+                return True
+            path = _path(argument.value.function if isinstance(argument.value, ir.Call) else argument.value)
+            if path and path[-1] in ("connection", "conn", "_connection", "_conn"):
+                return True
+    return False
 
 
 def _carries(value: Value) -> bool:

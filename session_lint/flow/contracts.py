@@ -22,12 +22,14 @@ class Way(NamedTuple):
 class Contract(NamedTuple):
     """roots: the sessions from outside that the function touches, by the path it knows them by.
 
+    known: all that it knows of, touched or not; of what else it is given it may make any use.
     first_uses: those it uses before it rolls them back. me: the name of its instance parameter, if any.
     A function that never returns normally has no way without an error.
     """
 
     ways: tuple[Way, ...]
     roots: tuple[Path, ...]
+    known: frozenset[Path]
     first_uses: frozenset[Path]
     infos: dict[Path, SessionInfo]
     me: str
@@ -53,7 +55,7 @@ def contract_of(flow: FunctionFlow) -> Contract:
     me = function.parameters[0].name if function.owner and function.parameters else ""
     roots = tuple(sorted(touched))
     infos = {root: flow.sessions[root] for root in roots if root in flow.sessions}
-    return Contract(tuple(ways.values()), roots, frozenset(flow.first_uses), infos, me)
+    return Contract(tuple(ways.values()), roots, frozenset(foreign), frozenset(flow.first_uses), infos, me)
 
 
 def compose(before: SessionState, effect: SessionState, place: ir.Place, label: str) -> SessionState:
@@ -67,6 +69,7 @@ def compose(before: SessionState, effect: SessionState, place: ir.Place, label: 
     after = before._replace(
         transaction=transaction,
         dirty=effect.dirty or (before.dirty and not effect.reset),
+        pending=effect.pending or (before.pending and not effect.reset and effect.transaction == ENTRY),
         reset=before.reset or effect.reset,
         commits=min(before.commits + effect.commits, 2),
         owned=before.owned and transaction != CLOSED,

@@ -12,7 +12,7 @@ from session_lint.flow import operations as ops
 from session_lint.flow.errors import Error
 from session_lint.flow.outcome import Outcome
 from session_lint.flow.result import Event, Frame, FunctionFlow, SessionInfo
-from session_lint.flow.state import BROKEN, CLOSED, FAILED, NONE, OPEN, SUSPECT, Mark, SessionState, State, Witness
+from session_lint.flow.state import BROKEN, CLOSED, CUT, ENTRY, FAILED, NONE, OPEN, SUSPECT, Mark, SessionState, State, Witness
 from session_lint.flow.values import Path, SessionType
 from session_lint.project.modules import FunctionRef, Module
 
@@ -96,33 +96,39 @@ class Effects:
             closed = session._replace(transaction=CLOSED, owned=False, reset=True, touched=True)
             return state.set(identity, closed.mark(ended=Mark(place, f"{text} ends the transaction here")))
         if kind == ops.ROLLBACK:
-            after = session._replace(transaction=NONE, dirty=False, reset=True, touched=True, begun=_ended(session))
+            after = session._replace(
+                transaction=NONE, dirty=False, pending=False, reset=True, touched=True, begun=_ended(session)
+            )
             if session.transaction == CLOSED:
                 after = after._replace(transaction=CLOSED)
             return state.set(identity, after.mark(ended=Mark(place, f"{text} ends the transaction here")))
         session = self._check_use(session, info, kind, place, text, state, outcome)
         mark = Mark(place, f"{text} {'writes' if kind in (ops.WRITE, ops.ADD, ops.FLUSH) else 'uses it'} here")
         session = session._replace(touched=True)
-        if session.witness.used is None:
-            session = session.mark(used=mark)
         if kind == ops.ADD:
             self.event(result.WROTE, place, identity, text, session)
-            return state.set(identity, session._replace(dirty=True).mark(wrote=session.witness.wrote or mark))
+            return state.set(identity, session._replace(dirty=True, pending=True).mark(wrote=session.witness.wrote or mark))
+        if session.witness.used is None:
+            session = session.mark(used=mark)
+        if kind == ops.BEGIN:
+            # A session takes no connection before its first statement, so there is nothing that could fail.
+            return state.set(identity, session._replace(transaction=NONE if session.transaction == ENTRY else session.transaction))
         self._failures(session, identity, kind, place, text, state, outcome, info)
         if kind == ops.COMMIT:
             self.event(result.COMMITTED, place, identity, text, session)
             if session.savepoints:
                 self.event(result.COMMIT_IN_SAVEPOINT, place, identity, text, session)
             after = session._replace(
-                transaction=NONE, dirty=False, reset=True, commits=min(session.commits + 1, 2), begun=_ended(session)
+                transaction=NONE, dirty=False, pending=False, reset=True, commits=min(session.commits + 1, 2), begun=_ended(session)
             )
             return state.set(identity, after.mark(ended=Mark(place, f"{text} ends the transaction here"), wrote=None))
         if kind in (ops.WRITE, ops.FLUSH):
             if kind == ops.WRITE:
                 self.event(result.WROTE, place, identity, text, session)
             wrote = session.witness.wrote or mark
-            return state.set(identity, session._replace(transaction=OPEN, dirty=session.dirty or kind == ops.WRITE).mark(wrote=wrote))
-        return state.set(identity, session._replace(transaction=OPEN))
+            dirty = session.dirty or kind == ops.WRITE
+            return state.set(identity, session._replace(transaction=OPEN, dirty=dirty, pending=False).mark(wrote=wrote))
+        return state.set(identity, session._replace(transaction=OPEN, pending=False))
 
     def _check_use(
         self,
@@ -142,8 +148,7 @@ class Effects:
             return session._replace(transaction=OPEN).mark(failed=None, swallowed=None)
         if session.transaction == CLOSED:
             self.event(result.USE_CLOSED, place, identity, text, session, kind)
-            reopened = info.origin in (result.LOCAL, result.PROVIDED)
-            return session._replace(transaction=NONE, owned=reopened and kind != ops.COMMIT)
+            return session._replace(transaction=NONE)
         if session.begun == 2 and kind in _SQL:
             self.event(result.AFTER_END, place, identity, text, session, kind)
             return session._replace(begun=0)
@@ -161,7 +166,9 @@ class Effects:
         info: SessionInfo,
     ) -> None:
         """The operation may fail in the database, and if it is awaited, be cancelled."""
-        sure = kind in (ops.WRITE, ops.FLUSH, ops.COMMIT) or (kind == ops.READ and session.dirty)
+        sure = kind in (ops.WRITE, ops.FLUSH, ops.COMMIT) or session.pending
+        if kind == ops.SAVEPOINT and not sure:
+            return
         broken = session._replace(transaction=FAILED if sure else SUSPECT)
         failed = state.set(identity, broken.mark(failed=Mark(place, f"{text} may fail here"), swallowed=None))
         outcome.raises.add(failed, Error(errors.DATABASE, place, text))
@@ -169,7 +176,8 @@ class Effects:
             outcome.raises.add(failed, Error(errors.INTEGRITY, place, text))
         if info.type.is_async:
             self.cancellation_known = True
-            interrupted = session._replace(transaction=OPEN)
+            # Cancelled inside its own statement, the connection is invalidated: nothing stays behind.
+            interrupted = session._replace(transaction=CUT, dirty=False, pending=False)
             outcome.raises.add(state.set(identity, interrupted), Error(errors.CANCELLED, place, f"await {text}"))
 
 

@@ -37,10 +37,12 @@ from session_lint.flow.values import (
     Registry,
     Session,
     Transaction,
+    Truth,
     Value,
 )
 from session_lint.project import shapes
 from session_lint.project.modules import ClassRef, External, FunctionRef, VariableRef
+from session_lint.project.statics import decorator_name
 
 Pairs = list[tuple[State, Value]]
 
@@ -71,9 +73,10 @@ class Evaluation(Managers):
         for index, parameter in enumerate(self.function.parameters):
             path = (parameter.name,)
             if index == 0 and self.function.owner and self.function.owner in self.module.classes:
-                if not any([_is_static(decorator) for decorator in self.function.decorators]):
+                if not any([decorator_name(decorator) == "staticmethod" for decorator in self.function.decorators]):
                     owner = ClassRef(self.module, self.module.classes[self.function.owner])
-                    state = state.bind(path, Instance(owner, path, ()))
+                    is_class = any([decorator_name(decorator) == "classmethod" for decorator in self.function.decorators])
+                    state = state.bind(path, ClassValue(owner) if is_class else Instance(owner, path, ()))
                     continue
             value, dependency = self.project.parameter(self.flow.reference, parameter)
             if value is None and parameter.kind in ("positional", "keyword") and not _is_foreign_type(parameter):
@@ -221,6 +224,9 @@ class Evaluation(Managers):
         return [(after, None) for after, _ in self._sequence(node.parts, state, outcome)]
 
     def _name(self, node: ir.Name, state: State) -> tuple[State, Value]:
+        held = state.variables.get(node.path[:1])
+        if len(node.path) > 1 and isinstance(held, Coroutine) and node.path[1] not in ("close", "send", "throw"):
+            self.not_awaited(held, state)
         value = self.lookup(node.path, state)
         if isinstance(value, (Borrowed, Opened)):
             origin = result.ATTRIBUTE if len(node.path) > 1 else result.SHARED
@@ -328,7 +334,28 @@ class Evaluation(Managers):
             return self._test_boolean(node, state, outcome)
         if isinstance(node, ir.Compare):
             return self._test_compare(node, state, outcome)
-        return [(after, _truth(value)) for after, value in self.evaluate(node, state, outcome, "tested")]
+        pairs: list[tuple[State, bool | None]] = []
+        for after, value in self.evaluate(node, state, outcome, "tested"):
+            verdict = _truth(value)
+            if verdict is None and value is None and isinstance(node, ir.Name) and self._asked_often(node.path):
+                # The same question comes again: remember the answer, as in `if own: ... finally: if own: ...`.
+                pairs += [(after.bind(node.path, Truth(True)), True), (after.bind(node.path, Truth(False)), False)]
+            else:
+                pairs.append((after, verdict))
+        return pairs
+
+    def _asked_often(self, path: Path) -> bool:
+        """Whether a plain variable decides more than once, and is not set in between."""
+        if self._questions is None:
+            self._questions = {}
+            for statement in ir.statements(self.function.body):
+                test = statement.test if isinstance(statement, (ir.If, ir.While)) else None
+                for part in ir.expressions(test) if test is not None else ():
+                    if isinstance(part, ir.Name) and len(part.path) == 1:
+                        self._questions[part.path] = self._questions.get(part.path, 0) + 1
+        return self._questions.get(path, 0) > 1
+
+    _questions: dict[Path, int] | None = None
 
     def _test_boolean(self, node: ir.Boolean, state: State, outcome: Outcome) -> list[tuple[State, bool | None]]:
         stop = node.operator == "or"
@@ -351,7 +378,9 @@ class Evaluation(Managers):
             for after, right in self.evaluate(node.right, middle, outcome, "tested"):
                 verdict = None
                 if isinstance(right, Const) and left is not None:
-                    if isinstance(left, Const):
+                    if isinstance(left, Truth):
+                        verdict = False if left.value and not right.value else None
+                    elif isinstance(left, Const):
                         verdict = left.value is right.value
                     elif right.value is None:
                         verdict = False
@@ -362,13 +391,24 @@ class Evaluation(Managers):
 
     # ------------------------------------------------------------------------------------------- variables
 
+    def name_session(self, value: Value, target: ir.Expr | None) -> None:
+        """A session is called in messages what the code calls it, rather than what opened it."""
+        if isinstance(value, Session) and isinstance(target, ir.Name):
+            info = self.flow.sessions[value.identity]
+            if info.origin == result.LOCAL and info.name.endswith(")"):
+                self.flow.sessions[value.identity] = info._replace(name=".".join(target.path))
+
+    def _is_conditional(self, path: Path) -> bool:
+        return False
+
     def rebind(self, path: Path, value: Value, state: State, node: ir.Stmt | None) -> State:
         """Give a local variable a value; an open session that loses its only name is lost."""
+        self.name_session(value, ir.Name(path))
         old = state.variables.get(path)
         if isinstance(old, Session) and old != value and old.identity in state.sessions:
             session = state.sessions[old.identity]
             others = [known for known, held in state.variables.items() if known != path and old in _contents(held)]
-            if session.owned and not others and session.transaction in (OPEN, "failed") and not session.handed:
+            if session.owned and not others and not self._is_conditional(path) and session.transaction in (OPEN, "failed") and not session.handed:
                 self.event(result.OVERWRITTEN, _place_of(node), old.identity, path[-1], session)
         return state.bind(path, value)
 
@@ -445,7 +485,7 @@ _UNUSED = (CLOSED, Witness)
 
 
 def _truth(value: Value) -> bool | None:
-    if isinstance(value, Const):
+    if isinstance(value, (Const, Truth)):
         return bool(value.value)
     if isinstance(value, (Session, Factory, Registry, Engine, Transaction)):
         return True
@@ -522,10 +562,6 @@ def _call_place(node: ir.Expr) -> ir.Place:
         if isinstance(part, ir.Call):
             return part.place
     return ir.NOWHERE
-
-
-def _is_static(decorator: ir.Expr) -> bool:
-    return isinstance(decorator, ir.Name) and decorator.path[-1] == "staticmethod"
 
 
 def _is_foreign_type(parameter: ir.Parameter) -> bool:

@@ -93,9 +93,19 @@ class Interpreter(Evaluation):
                 elif value is None and len(node.targets) == 1:
                     after, value = self.shaped(node.targets[0], node.value, after)
                 for target in node.targets:
+                    after = self._evaluate_target(target, after, outcome)
                     after = self.assign(target, value, after, node)
                 outcome.normal.add(after)
         return outcome
+
+    def _evaluate_target(self, target: ir.Expr, state: State, outcome: Outcome) -> State:
+        """`repository.get(1).name = "x"`: the calls in a target are made, too."""
+        if isinstance(target, ir.Attribute):
+            return next((after for after, _ in self.evaluate(target.base, state, outcome, "attribute")), state)
+        if isinstance(target, ir.Subscript):
+            for part in (target.base, *target.items):
+                state = next((after for after, _ in self.evaluate(part, state, outcome, "item")), state)
+        return state
 
     def _expression_statement(self, node: ir.Expression, states: States) -> Outcome:
         outcome = Outcome()

@@ -40,10 +40,12 @@ class Managers(Calls):
         if isinstance(value, Session):
             session = state.sessions[value.identity]
             state = state.set(value.identity, session._replace(owned=False))
-            self._reject_reuse(value, state, node, item)
+            self.name_session(value, item.target)
             return [(state, Manager("session", value), value)]
+        if isinstance(value, Generator):
+            return [(state, Manager("null", None), None)]
         if isinstance(value, Transaction):
-            return self._enter_transaction(value, state, node, outcome)
+            return self._enter_transaction(value, state, node, item, outcome)
         if isinstance(value, Method) and isinstance(value.owner, Session) and value.name == "no_autoflush":
             return [(state, Manager("null", value.owner), value.owner)]
         if isinstance(value, Manager):
@@ -55,21 +57,24 @@ class Managers(Calls):
             return [(state, Manager("null", value), value if bound is None else bound)]
         return self._enter_unknown(value, state, node, item)
 
-    def _reject_reuse(self, value: Session, state: State, node: ir.With, item: ir.WithItem) -> None:
-        return
-
-    def _enter_transaction(self, value: Transaction, state: State, node: ir.With, outcome: Outcome) -> Entered:
+    def _enter_transaction(
+        self, value: Transaction, state: State, node: ir.With, item: ir.WithItem, outcome: Outcome
+    ) -> Entered:
         session = state.sessions[value.identity]
         info = self.flow.sessions[value.identity]
         text = f"{info.name}.begin{'_nested' if value.is_nested else ''}()"
+        if value.is_nested and info.origin == result.LOCAL and session.owned and _is_unnamed(item.value):
+            self.event(result.LOST_WITH_ITEM, info.place, value.identity, text.rpartition(".")[2], session)
+            state = self.hand_over(Session(value.identity), state)
         if value.is_nested:
-            state = self.operate(state, value.identity, ops.FLUSH, node.place, text, outcome)
+            # SAVEPOINT comes after a flush of what was added before it: that is not protected.
+            state = self.operate(state, value.identity, ops.SAVEPOINT, node.place, text, outcome)
             session = state.sessions[value.identity]
             state = state.set(value.identity, session._replace(transaction=OPEN, savepoints=min(session.savepoints + 1, 2)))
             return [(state, Manager("savepoint", Session(value.identity)), value)]
         state = self.operate(state, value.identity, ops.BEGIN, node.place, text, outcome)
         session = state.sessions[value.identity]
-        state = state.set(value.identity, session._replace(transaction=OPEN, begun=1))
+        state = state.set(value.identity, session._replace(begun=1))
         return [(state, Manager("begin", Session(value.identity)), value)]
 
     def _enter_manager(
@@ -78,7 +83,7 @@ class Managers(Calls):
         if value.kind == "open begin" and isinstance(value.value, Opened):
             name = item.target.path[-1] if isinstance(item.target, ir.Name) else "session"
             state, identity = self.open(value.value.type, value.place, state, name)
-            session = state.sessions[identity]._replace(owned=False, begun=1, transaction=OPEN)
+            session = state.sessions[identity]._replace(owned=False, begun=1)
             return [(state.set(identity, session), Manager("open begin", Session(identity)), Session(identity))]
         if value.kind == "null" and isinstance(value.value, Session):
             identity = value.value.identity
@@ -87,6 +92,8 @@ class Managers(Calls):
                 self.event(result.LOST_WITH_ITEM, info.place, identity, "no_autoflush", state.sessions[identity])
                 state = self.hand_over(value.value, state)
             return [(state, value, value.value)]
+        if value.kind == "closing" and isinstance(value.value, Generator):
+            return [(state, Manager("null", None), value.value)]
         if value.kind == "closing":
             state = self.hand_over(value.value, state)
             return [(state, value, value.value)]
@@ -101,6 +108,8 @@ class Managers(Calls):
         for root in provider.parameters:
             given = bindings.get(root[0])
             if isinstance(given, Session):
+                if provider.closes and provider.closes_on_error:
+                    state = self.hand_over(given, state)
                 return [(state, value._replace(value=given), given)]
         bound = self.project.statics.yielded(value.reference)
         if isinstance(bound, Registry):
@@ -193,11 +202,16 @@ class Managers(Calls):
             handed = session.handed or manager.kind == "foreign"
             return [state.set(identity, session._replace(transaction=CLOSED, owned=False, handed=handed).mark(ended=closed))]
         if manager.kind == "savepoint":
-            transaction = OPEN if session.transaction in BROKEN else session.transaction
-            begun = session.begun
-            return [
-                state.set(identity, session._replace(transaction=transaction, savepoints=session.savepoints - 1, begun=begun))
-            ]
+            # RELEASE flushes: if that fails, the block rolls back to the savepoint and raises.
+            restored = session._replace(
+                transaction=OPEN if session.transaction in BROKEN else session.transaction,
+                pending=False,
+                savepoints=session.savepoints - 1,
+            )
+            if session.pending:
+                outcome.raises.add(state.set(identity, restored), Error(errors.INTEGRITY, node.place, "the savepoint"))
+                outcome.raises.add(state.set(identity, restored), Error(errors.DATABASE, node.place, "the savepoint"))
+            return [state.set(identity, restored)]
         if manager.kind in ("begin", "open begin"):
             return self._end_block(manager, state, session, identity, node, outcome)
         if manager.kind == "provider" and manager.reference is not None:
@@ -248,7 +262,8 @@ class Managers(Calls):
             return state.set(identity, session._replace(transaction=NONE, dirty=False, begun=0, reset=True)), "never"
         if manager.kind == "savepoint":
             restored = OPEN if session.transaction in BROKEN else session.transaction
-            return state.set(identity, session._replace(transaction=restored, savepoints=session.savepoints - 1)), "never"
+            after = session._replace(transaction=restored, pending=False, savepoints=session.savepoints - 1)
+            return state.set(identity, after), "never"
         if manager.kind == "provider" and manager.reference is not None:
             provider = self.project.provider(manager.reference)
             if provider.closes_on_error:
@@ -296,20 +311,28 @@ class Managers(Calls):
         self, node: ir.For, inner: Outcome, outcome: Outcome, identity: Path, provider: Provider, value: Generator
     ) -> None:
         immediate = not node.is_async and provider.closes_on_error
+        # A generator that has a name can be, and in all code that was read is, closed through it.
+        inline = isinstance(node.iterable, ir.Call)
         for state, returned, place in inner.returns:
             session = state.sessions[identity]
-            if not immediate and session.transaction not in (CLOSED, NONE):
+            if inline and not immediate and session.transaction not in (CLOSED, NONE):
                 self.event(result.LOOP_LEFT, place, identity, "return", session, value.reference)
             outcome.returns.add(state, returned, place)
         for state in inner.breaks:
             session = state.sessions[identity]
-            if not immediate and session.transaction not in (CLOSED, NONE):
-                self.event(result.LOOP_LEFT, node.place, identity, "break", session, value.reference)
+            if inline and not immediate and session.transaction not in (CLOSED, NONE):
+                place = next((inner.place for inner in ir.statements(node.body) if isinstance(inner, ir.Break)), node.place)
+                self.event(result.LOOP_LEFT, place, identity, "break", session, value.reference)
         for state, error in inner.raises:
             outcome.raises.add(state, error)
 
     def run_block(self, body: tuple[ir.Stmt, ...], states: States, outcome: Outcome) -> None:
         raise NotImplementedError
+
+
+def _is_unnamed(node: ir.Expr) -> bool:
+    """`Session(engine).begin()`: the session itself is the value of no name."""
+    return isinstance(node, ir.Call) and isinstance(node.function, ir.Attribute)
 
 
 def _first_call(node: ir.Expr, statement: ir.With) -> ir.Place:

@@ -27,7 +27,8 @@ SESSION_METHODS: dict[str, str] = {
     "get_one": READ,
     "refresh": READ,
     "connection": READ,
-    "run_sync": WRITE,
+    "run_sync": READ,
+    "cursor": READ,
     "flush": FLUSH,
     "commit": COMMIT,
     "rollback": ROLLBACK,
@@ -73,5 +74,5 @@ CALM_METHODS = frozenset(
 )
 """Methods of which nobody writes: "this may raise"."""
 
-CLOSING_WORDS = ("close", "cleanup", "release", "dispose", "teardown", "finish", "shutdown", "remove_session")
+CLOSING_WORDS = ("close", "cleanup", "release", "dispose", "teardown", "remove_session")
 """A function that can't be seen and is called like this closes the session that it is given."""

@@ -18,6 +18,7 @@ NONE = "none"  # no transaction: fresh, or after commit, rollback or close of wh
 OPEN = "open"  # a connection is checked out and in a transaction
 FAILED = "failed"  # a flush, commit or statement failed and nobody rolled back
 SUSPECT = "suspect"  # something failed that may have left it failed: a read, or a callee that can't be seen
+CUT = "cut off"  # cancelled inside its own statement: the connection is gone, and only a rollback helps
 CLOSED = "closed"
 
 BROKEN = (FAILED, SUSPECT)
@@ -42,7 +43,7 @@ class Witness(NamedTuple):
 
 
 class SessionState(NamedTuple):
-    """transaction: see above. dirty: writes that are not committed. fresh_writes: only add()ed, nothing sent.
+    """transaction: see above. dirty: writes that are not committed. pending: add()ed and not flushed yet.
 
     reset: a commit or rollback has happened in this function. commits: how many, two standing for more.
     owned: this function must close it. begun: 1 inside a begin() block, 2 if the block's transaction has been
@@ -51,6 +52,7 @@ class SessionState(NamedTuple):
 
     transaction: str = ENTRY
     dirty: bool = False
+    pending: bool = False
     reset: bool = False
     commits: int = 0
     owned: bool = False
@@ -62,7 +64,7 @@ class SessionState(NamedTuple):
 
     @property
     def key(self) -> tuple[object, ...]:
-        return self[:9]
+        return self[:10]
 
     def mark(self, **marks: Mark | None) -> SessionState:
         return self._replace(witness=self.witness._replace(**marks))

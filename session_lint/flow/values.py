@@ -181,6 +181,12 @@ class Const(NamedTuple):
     value: bool | None
 
 
+class Truth(NamedTuple):
+    """Something unknown of which only is known whether it counts as true."""
+
+    value: bool
+
+
 class Items(NamedTuple):
     """A tuple or list with something interesting in it."""
 
@@ -210,6 +216,7 @@ Value = Union[
     Coroutine,
     Dependency,
     Const,
+    Truth,
     Items,
     None,
 ]

@@ -55,6 +55,10 @@ class Module:
     def _assign(self, statement: ir.Assign, names: tuple[str, ...] | None) -> None:
         """A module-level variable; a placeholder such as None gives way to what is assigned later."""
         for target in statement.targets:
+            if isinstance(target, ir.Collection) and statement.value is not None:
+                for index, part in enumerate(target.items):
+                    value = ir.Subscript(statement.value, (ir.Constant(index),))
+                    self._assign(statement._replace(targets=(part,), value=value), names)
             if not isinstance(target, ir.Name) or len(target.path) != 1:
                 continue
             name = target.path[0]

@@ -7,8 +7,9 @@ from typing import NamedTuple
 from session_lint.findings import Confidence
 from session_lint.flow import result
 from session_lint.flow.result import FunctionFlow, SessionInfo
+from session_lint.flow.values import Instance
 from session_lint.project.link import Project
-from session_lint.project.modules import FunctionRef
+from session_lint.project.modules import ClassRef, FunctionRef
 
 CLEANED = "cleaned"  # the owner rolls back or closes on every way out
 EXPOSED = "exposed"  # the owner does not: its own finding (SES202) tells
@@ -28,7 +29,9 @@ class Owner(NamedTuple):
 
 def owner_of(project: Project, flow: FunctionFlow, info: SessionInfo) -> Owner:
     """Judge the owner of one of a function's sessions."""
-    if info.origin == result.SHARED:
+    if info.origin == result.SHARED or _is_kept(project, flow, info):
+        if _is_cleaned_somewhere(project, flow, info):
+            return Owner(UNKNOWN, f"{info.name} is rolled back or closed elsewhere", Confidence.POSSIBLE)
         return Owner(KEPT, f"{info.name} lives as long as the process", Confidence.LIKELY)
     if info.origin == result.AMBIENT:
         if info.framework == "flask":
@@ -47,3 +50,28 @@ def owner_of(project: Project, flow: FunctionFlow, info: SessionInfo) -> Owner:
     if info.origin in (result.LOCAL, result.PROVIDED, result.ITERATED):
         return Owner(CLEANED, "it is opened here", Confidence.CERTAIN)
     return Owner(UNKNOWN, "who owns it can't be seen", Confidence.POSSIBLE)
+
+
+def _is_kept(project: Project, flow: FunctionFlow, info: SessionInfo) -> bool:
+    """Whether the session is opened by its object's own class, and the object (or class) lives with the process."""
+    function, module = flow.reference.function, flow.reference.module
+    definition = module.classes.get(function.owner or "")
+    if info.origin != result.ATTRIBUTE or definition is None or len(info.identity) != 2:
+        return False
+    reference = ClassRef(module, definition)
+    project.statics.fields(reference)
+    how = project.statics.kept.get(id(definition), {}).get(info.identity[1])
+    if how == "instance":
+        made = [project.statics.name(module, (name,)) for name in module.variables]
+        return any([isinstance(value, Instance) and value.reference == reference for value in made])
+    return how == "class"
+
+
+def _is_cleaned_somewhere(project: Project, flow: FunctionFlow, info: SessionInfo) -> bool:
+    """Whether some function of the module ends the transaction of that session, whenever that may be."""
+    path = info.identity if info.origin == result.ATTRIBUTE else (info.name,)
+    for reference in project.functions(flow.reference.module):
+        seen = project.statics.usage(reference).get(path)
+        if seen is not None and seen.methods & {"rollback", "close", "remove", "aclose", "reset"}:
+            return True
+    return False

@@ -36,6 +36,17 @@ def provider_of(flow: FunctionFlow) -> Provider:
     yields = [event for event in flow.events if event.kind == result.YIELDED and event.identity]
     identities = {event.identity for event in yields}
     if not identities:
+        # It hands nothing out: what it finishes are the sessions that it was given.
+        identities = {
+            identity
+            for out in flow.exits
+            for identity, session in out.state.sessions.items()
+            if session.touched and not identity[0].startswith(("@", "~"))
+        }
+        given = True
+    else:
+        given = False
+    if not identities:
         return UNSEEN
     begun = max([event.session.begun for event in yields if event.session is not None], default=0)
     foreign = tuple([identity for identity in sorted(identities) if not identity[0].startswith(("@", "~"))])
@@ -43,7 +54,7 @@ def provider_of(flow: FunctionFlow) -> Provider:
     for out in flow.exits:
         for identity in identities & set(out.state.sessions):
             session = out.state.sessions[identity]
-            if not session.handed:
+            if not session.handed and not given:
                 continue
             shared = flow.sessions[identity].origin in (result.AMBIENT, result.SHARED)
             closed = session.transaction == CLOSED or (session.transaction == NONE and not session.owned) or shared

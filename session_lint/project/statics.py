@@ -47,6 +47,9 @@ from session_lint.settings import Settings
 
 _GENERATOR_TYPES = ("Generator", "AsyncGenerator", "Iterator", "AsyncIterator", "Iterable", "AsyncIterable")
 _WRAPPERS = ("Optional", "Union", "ClassVar", "Final", "Annotated", "Type", "type", "Awaitable")
+_COROUTINES = ("inlineCallbacks", "coroutine", "gen_test", "asyncio_coroutine")
+"""Decorators that make a coroutine of a generator function."""
+
 _CACHED = ("lru_cache", "cache", "cached_property", "cached", "singleton")
 
 
@@ -64,6 +67,8 @@ class Statics:
         self._returns: dict[int, Value] = {}
         self._yields: dict[int, Value] = {}
         self._fields: dict[int, dict[str, Value]] = {}
+        self.kept: dict[int, dict[str, str]] = {}
+        """By class: the attributes that hold a session which the class opens itself, "class" or "instance" wide."""
         self._usage: dict[int, dict[Path, shapes.Usage]] = {}
         self._uses_sqlalchemy: dict[int, bool] = {}
         self._busy: set[object] = set()
@@ -151,15 +156,20 @@ class Statics:
         if isinstance(value, ExternalValue):
             return self.external(f"{value.name}.{name}")
         if isinstance(value, (Instance, ClassValue)):
-            for field, known in value.fields if isinstance(value, Instance) else ():
+            carried = value.fields if isinstance(value, Instance) else ()
+            for field, known in carried:
                 if field == name:
                     return known
             method = self.table.method(value.reference, name)
             if method is not None:
                 if _is_property(method.function):
-                    return self.returned(method)
+                    return _carrying(self.returned(method), carried)
                 return Function(method, value if isinstance(value, Instance) else None)
-            return self.fields(value.reference).get(name)
+            found = self.fields(value.reference).get(name)
+            if isinstance(found, Borrowed):
+                # Somewhere in the object is a session; a field that holds one is most likely that one.
+                return next((known for field, known in carried if field == "?"), found)
+            return _carrying(found, carried)
         return None
 
     # ------------------------------------------------------------------------------------------ expressions
@@ -182,8 +192,13 @@ class Statics:
         if isinstance(node, (ir.Boolean, ir.Conditional)):
             sides = (node.left, node.right) if isinstance(node, ir.Boolean) else (node.then, node.other)
             return self.expression(module, sides[0], local) or self.expression(module, sides[1], local)
+        if isinstance(node, ir.Collection) and node.kind == "tuple":
+            values = tuple([self.expression(module, item, local) for item in node.items])
+            return Items(values) if any([value is not None for value in values]) else None
         if isinstance(node, ir.Subscript):
             base = self.expression(module, node.base, local)
+            if isinstance(base, Items):
+                return _item(base, node.items)
             return base if isinstance(base, (SessionClass, ExternalValue, ClassValue)) else None
         return None
 
@@ -349,6 +364,8 @@ class Statics:
         if function.is_generator:
             if self.is_manager(reference):
                 return Manager("provider", None, reference)
+            if any([decorator_name(decorator) in _COROUTINES for decorator in function.decorators]):
+                return None
             return Generator(reference, ir.NOWHERE)
         local = self.locals(reference)
         values = []
@@ -404,7 +421,9 @@ class Statics:
         if function.owner and function.parameters:
             owner = module.classes.get(function.owner)
             if owner is not None:
-                local[function.parameters[0].name] = Instance(ClassRef(module, owner), (), ())
+                reference_ = ClassRef(module, owner)
+                is_class = any([decorator_name(decorator) == "classmethod" for decorator in function.decorators])
+                local[function.parameters[0].name] = ClassValue(reference_) if is_class else Instance(reference_, (), ())
         for statement in ir.statements(function.body):
             if isinstance(statement, ir.Assign) and statement.value is not None:
                 for target in statement.targets:
@@ -461,6 +480,8 @@ class Statics:
                             value = self.instance(module, statement.annotation) if statement.annotation else None
                         if value is None and statement.annotation is not None:
                             value = self.instance(module, statement.annotation)
+                        if isinstance(value, Opened):
+                            self.kept.setdefault(id(definition), {})[target.path[0]] = "class"
                         if value is not None:
                             fields[target.path[0]] = _settled(value, (module.name, definition.qualname, target.path[0]))
             elif isinstance(statement, ir.Define) and isinstance(statement.definition, ir.Function):
@@ -495,6 +516,8 @@ class Statics:
                 if value is None and not isinstance(statement.value, ir.Constant):
                     kind = shapes.recognise(field, seen.get((me, field)), self.uses_sqlalchemy(module))
                     value = Borrowed(kind) if kind else None
+                if isinstance(value, Opened) and method.name == "__init__":
+                    self.kept.setdefault(id(reference.definition), {})[field] = "instance"
                 if value is not None:
                     fields[field] = _settled(value, (module.name, reference.definition.qualname, field))
 
@@ -527,6 +550,20 @@ def ManagerMaker(function: Function) -> Value:  # noqa: N802 - reads as a value'
 @functools.lru_cache(maxsize=None)
 def _as_manager(function: ir.Function) -> ir.Function:
     return function._replace(decorators=(*function.decorators, ir.Name(("contextmanager",))))
+
+
+def _item(value: Items, index: tuple[ir.Expr, ...]) -> Value:
+    number = index[0].value if len(index) == 1 and isinstance(index[0], ir.Constant) else None
+    if isinstance(number, int) and not isinstance(number, bool) and 0 <= number < len(value.items):
+        return value.items[number]
+    return None
+
+
+def _carrying(value: Value, fields: tuple[tuple[str, Value], ...]) -> Value:
+    """An object that is reached through another one works with the sessions of that one."""
+    if isinstance(value, Instance) and fields and not value.fields and not value.path:
+        return value._replace(fields=tuple([("?", held) for _, held in fields]))
+    return value
 
 
 def _settled(value: Value, identity: tuple[str, ...]) -> Value:
