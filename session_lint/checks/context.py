@@ -79,9 +79,9 @@ class Context:
         return Step(self.module.path, step.place[0], step.place[1], step.text)
 
     def _habitat(self) -> Confidence:
-        """Tests and migrations end with their process, so most of what they leave behind does no harm."""
+        """Tests, migrations and examples end with their process: most of what they leave behind does no harm."""
         parts = self.module.path.lower().split("/")
-        if any([part in ("tests", "test", "testing", "versions", "alembic", "migrations", "scripts") for part in parts[:-1]]):
+        if any([part in _SHORT_LIVED for part in parts[:-1]]):
             return Confidence.POSSIBLE
         if parts[-1].startswith(("test_", "conftest")) or parts[-1].endswith("_test.py"):
             return Confidence.POSSIBLE
@@ -90,6 +90,11 @@ class Context:
     def affected(self, reference: FunctionRef, message: str) -> Affected:
         place = reference.function.place
         return Affected(reference.module.path, place[0], place[1], reference.function.qualname, message)
+
+
+_SHORT_LIVED = frozenset(
+    "tests test testing versions alembic migrations scripts examples example samples docs docs_src tutorial".split()
+)
 
 
 def span(place: ir.Place) -> Span:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from session_lint import ir
 from session_lint.checks import rule
-from session_lint.checks.context import Context, certainty, within
+from session_lint.checks.context import Context, certainty
 from session_lint.findings import Confidence, Finding, Severity
 from session_lint.flow import result
 from session_lint.flow.result import Event, FunctionFlow
@@ -29,16 +29,18 @@ def check(context: Context) -> Iterator[Finding]:
                 continue
             told.add(event.identity)
             info = flow.sessions[event.identity]
-            depends = _names(flow, earlier) & _names(flow, later)
-            # Only an author who rolls back around both believes that they are one unit of work; else it may be meant.
-            believed = depends and _is_rolled_back(event)
-            confidence = certainty(info, Confidence.LIKELY if believed else Confidence.POSSIBLE)
+            depends = _built_on(flow, earlier, later)
+            # That both steps belong together shows where one builds on the other, here and not somewhere in a
+            # callee, or where the author rolls back around both.
+            direct = all([write.detail is None for write in (*earlier, *later)])
+            together = depends and (direct or _is_rolled_back(event))
+            confidence = certainty(info, Confidence.LIKELY if together else Confidence.POSSIBLE)
             message = (
                 f"{flow.reference.function.name} commits twice: if {later[-1].text} or the second commit fails, "
                 f"{earlier[0].text} stays committed"
             )
             if depends:
-                message += f" although {', '.join(sorted(depends))} belongs to both"
+                message += f" although what follows is built on {', '.join(sorted(depends))}"
             message += "; use flush() for the first step and commit once, or one begin() block"
             trail = [Mark(earlier[0].place, f"{earlier[0].text} writes here")]
             first = _commit_between(flow, event, earlier[0], later[-1])
@@ -90,29 +92,36 @@ def _commit_between(flow: FunctionFlow, commit: Event, earlier: Event, later: Ev
     return None
 
 
-def _names(flow: FunctionFlow, writes: list[Event]) -> set[str]:
-    """The variables that the written objects are made of or kept in, but for the function's own parameters."""
-    known = {parameter.name for parameter in flow.reference.function.parameters}
+def _built_on(flow: FunctionFlow, earlier: list[Event], later: list[Event]) -> set[str]:
+    """The objects of the first unit of work that something else in the second is made from."""
     made: dict[str, set[str]] = {}
+    written: set[str] = set()
+    used: set[str] = set()
     for statement in ir.statements(flow.reference.function.body):
         if isinstance(statement, ir.Assign) and statement.value is not None:
             for target in statement.targets:
                 if isinstance(target, ir.Name) and len(target.path) == 1:
                     made.setdefault(target.path[0], set()).update(_roots(statement.value))
-    found: set[str] = set()
-    for statement in ir.statements(flow.reference.function.body):
         for part in ir.expressions(statement) if isinstance(statement, (ir.Expression, ir.Assign, ir.Return)) else ():
-            if isinstance(part, ir.Call) and any([within(part.place, write.place) for write in writes]):
+            if not isinstance(part, ir.Call):
+                continue
+            if any([part.place == write.place for write in earlier]):
+                written |= {name for argument in part.arguments for name in _roots(argument.value)}
                 if isinstance(statement, ir.Assign):
-                    found |= {target.path[0] for target in statement.targets if isinstance(target, ir.Name)}
+                    written |= {target.path[0] for target in statement.targets if isinstance(target, ir.Name)}
+            elif any([part.place == write.place for write in later]):
                 for argument in part.arguments:
-                    for name in _roots(argument.value):
-                        found.add(name)
-                        found |= made.get(name, set())
-    return {name for name in found if name in made and name not in known}
+                    if isinstance(argument.value, ir.Name) and any([write.detail is None for write in later]):
+                        used |= made.get(argument.value.path[0], set())
+                    else:
+                        used |= _roots(argument.value)
+    parameters = {parameter.name for parameter in flow.reference.function.parameters}
+    return {name for name in written & used if name in made} - parameters
 
 
 def _roots(node: ir.Expr) -> set[str]:
     names = {part.path[0] for part in ir.expressions(node) if isinstance(part, ir.Name)}
-    called = {part.function.path[0] for part in ir.expressions(node) if isinstance(part, ir.Call) and isinstance(part.function, ir.Name)}
+    called = {
+        part.function.path[0] for part in ir.expressions(node) if isinstance(part, ir.Call) and isinstance(part.function, ir.Name)
+    }
     return names - called
