@@ -395,6 +395,11 @@ class Calls(Effects):
         state = self._lend_unknown(contract, reference, bindings, node, label, state, outcome)
         returned = self.apply_contract(contract, dict(bindings), callee.receiver, node.place, label, state, outcome)
         value = self._result(callee, bindings)
+        if contract.returned is not None:
+            state, identity = self._root(
+                contract.returned.identity, contract, dict(bindings), callee.receiver, state, node.place
+            )
+            value = contract.returned._replace(identity=identity) if identity in state.sessions else value  # type: ignore[arg-type]
         pairs: Pairs = []
         for after in returned:
             if isinstance(value, Opened):
@@ -439,8 +444,22 @@ class Calls(Effects):
                 if parameter is not None and self.project.parameter(reference, parameter)[0] is not None:
                     continue
             for session in _direct(value):
-                state = self._lend(session, node, label, False, state, outcome)
+                if isinstance(value, Session):
+                    state = self._lend(session, node, label, False, state, outcome)
+                else:
+                    state = self._lend_indirectly(session, node, label, state)
         return state
+
+    def _lend_indirectly(self, owner: Session, node: ir.Call, label: str, state: State) -> State:
+        """The callee gets an object that works with the session, and may use it if all goes well."""
+        session = state.sessions[owner.identity]
+        mark = Mark(node.place, f"{label} may use it here")
+        return state.set(
+            owner.identity,
+            session._replace(
+                transaction=OPEN if session.transaction in (ENTRY, NONE) else session.transaction, touched=True, handed=True
+            ).mark(used=session.witness.used or mark),
+        )
 
     def _bind(self, callee: Function, arguments: Arguments) -> tuple[tuple[str, Value], ...]:
         """Which parameter gets which value."""
@@ -665,6 +684,7 @@ class Calls(Effects):
         """`run(lambda: work(session))`: whoever calls the function uses the session, and may commit it."""
         for _, value, _ in arguments:
             if isinstance(value, Closure):
+                # A generator expression or lambda may run later, or never.
                 for name in names_in(value.function):
                     held = state.variables.get((name,))
                     for session in _direct(held):
@@ -764,6 +784,8 @@ def _carries(value: Value) -> bool:
 def _direct(value: Value) -> list[Session]:
     if isinstance(value, Session):
         return [value]
+    if isinstance(value, (Query, Transaction)):
+        return [Session(value.identity)]
     if isinstance(value, Instance):
         return [session for _, item in value.fields for session in _direct(item)]
     if isinstance(value, Items):

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from session_lint import ir
 from session_lint.flow.result import FunctionFlow, SessionInfo
 from session_lint.flow.state import BROKEN, CLOSED, ENTRY, Mark, SessionState
-from session_lint.flow.values import Path
+from session_lint.flow.values import Path, Query, Session
 
 _WAYS = 24
 
@@ -24,6 +24,7 @@ class Contract(NamedTuple):
 
     known: all that it knows of, touched or not; of what else it is given it may make any use.
     first_uses: those it uses before it rolls them back. me: the name of its instance parameter, if any.
+    returned: a query or session from outside that the function gives back, under the function's own name for it.
     A function that never returns normally has no way without an error.
     """
 
@@ -33,6 +34,7 @@ class Contract(NamedTuple):
     first_uses: frozenset[Path]
     infos: dict[Path, SessionInfo]
     me: str
+    returned: Query | Session | None = None
 
 
 def contract_of(flow: FunctionFlow) -> Contract:
@@ -55,7 +57,14 @@ def contract_of(flow: FunctionFlow) -> Contract:
     me = function.parameters[0].name if function.owner and function.parameters else ""
     roots = tuple(sorted(touched))
     infos = {root: flow.sessions[root] for root in roots if root in flow.sessions}
-    return Contract(tuple(ways.values()), roots, frozenset(foreign), frozenset(flow.first_uses), infos, me)
+    return Contract(tuple(ways.values()), roots, frozenset(foreign), frozenset(flow.first_uses), infos, me, _returned(flow, foreign))
+
+
+
+def _returned(flow: FunctionFlow, foreign: set[Path]) -> Query | Session | None:
+    values = {out.value for out in flow.exits if out.error is None and isinstance(out.value, (Query, Session))}
+    value = values.pop() if len(values) == 1 else None
+    return value if isinstance(value, (Query, Session)) and value.identity in foreign else None
 
 
 def compose(before: SessionState, effect: SessionState, place: ir.Place, label: str) -> SessionState:

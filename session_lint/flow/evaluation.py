@@ -81,7 +81,7 @@ class Evaluation(Managers):
             value, dependency = self.project.parameter(self.flow.reference, parameter)
             if value is None and parameter.kind in ("positional", "keyword") and not _is_foreign_type(parameter):
                 kind = shapes.recognise(parameter.name, usage.get(path), statics.uses_sqlalchemy(self.module))
-                value = Borrowed(kind) if kind else None
+                value = Borrowed(kind) if kind else self.project.passed_on(self.flow.reference, parameter)
             if isinstance(value, Borrowed):
                 state = self._parameter(path, value, dependency, state)
                 if parameter.default == ir.Constant(None) and not self.project.is_injected(self.flow.reference, parameter):
@@ -533,7 +533,7 @@ def _bound_names(statement: ir.Stmt) -> Iterator[str]:
         for path in _paths(target):
             if len(path) == 1:
                 yield path[0]
-    for node in shapes._own_expressions(statement):
+    for node in shapes.own_expressions(statement):
         if isinstance(node, ir.Walrus):
             yield node.target.path[0]
 

@@ -417,9 +417,20 @@ class Interpreter(Evaluation):
             for index, part in enumerate(target.items):
                 state = self.assign(part, values[index] if values else None, state, node)
             return state
+        if isinstance(target, ir.Subscript) and isinstance(target.base, ir.Name) and self._stays_here(target.base, node):
+            return state
         if isinstance(target, (ir.Subscript, ir.Attribute)):
             return self.hand_over(value, state)
         return state
+
+    def _stays_here(self, container: ir.Name, node: ir.Stmt) -> bool:
+        """`kwargs["session"] = session` of a session that is closed by its own name: the dict only passes it on."""
+        own = {parameter.name for parameter in self.function.parameters if parameter.kind == "**"}
+        if len(container.path) != 1 or not isinstance(node, ir.Assign) or not isinstance(node.value, ir.Name):
+            return False
+        is_local = container.path[0] in own or container.path[0] not in {item.name for item in self.function.parameters}
+        usage = self.project.statics.usage(self.flow.reference).get(node.value.path)
+        return is_local and container.path[0] in self.local_names and usage is not None and "close" in usage.methods
 
     def declared(self, node: ir.Assign, state: State) -> tuple[State, Value]:
         """`session: Session = something unknown`: believe the annotation."""

@@ -11,11 +11,14 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 from session_lint import ir
+from session_lint.findings import Confidence
 from session_lint.flow.contracts import Contract, contract_of
 from session_lint.flow.result import COMMITTED, INJECTED, PARAMETER, FunctionFlow
 from session_lint.flow.state import BROKEN, OPEN
 from session_lint.flow.values import Borrowed, Dependency, Function, Instance, Path, Value
+from session_lint.project import shapes
 from session_lint.project.modules import ClassRef, External, FunctionRef, Module, SymbolTable
+from session_lint.project.sqlalchemy_names import weaker
 from session_lint.project.provider import UNSEEN, Provider, provider_of
 from session_lint.project.statics import Statics
 from session_lint.settings import Settings
@@ -133,6 +136,32 @@ class Project:
         if dependency is not None and value is None:
             value = self._provided_value(dependency.provider)
         return value, dependency
+
+    def passed_on(self, reference: FunctionRef, parameter: ir.Parameter) -> Value:
+        """What an untyped parameter must be, because it is handed to a function that says what it takes."""
+        if not shapes.named_like_session(parameter.name):
+            return None
+        for statement in ir.statements(reference.function.body):
+            for node in shapes.own_expressions(statement):
+                if isinstance(node, ir.Call):
+                    for position, argument in enumerate(node.arguments):
+                        if argument.value == ir.Name((parameter.name,)) and argument.name not in ("*", "**"):
+                            value = self._taken(reference, node, argument.name, position)
+                            if isinstance(value, Borrowed):
+                                return Borrowed(weaker(value.type, Confidence.LIKELY))
+        return None
+
+    def _taken(self, reference: FunctionRef, node: ir.Call, name: str | None, position: int) -> Value:
+        callee = self.statics.expression(reference.module, node.function, self.statics.locals(reference))
+        if not isinstance(callee, Function):
+            return None
+        parameters = list(callee.reference.function.parameters)
+        if callee.receiver is not None:
+            parameters = parameters[1:]
+        for index, taken in enumerate(parameters):
+            if taken.name == name or (name is None and index == position):
+                return self.parameter(callee.reference, taken)[0]
+        return None
 
     def _provided_value(self, provider: Value) -> Value:
         if isinstance(provider, Function):

@@ -45,7 +45,7 @@ def usage(bodies: Iterable[tuple[ir.Stmt, ...]]) -> dict[Path, Usage]:
             if isinstance(statement, ir.Define):
                 visit(statement.definition.body)
                 continue
-            for node in _own_expressions(statement):
+            for node in own_expressions(statement):
                 if isinstance(node, ir.Call) and isinstance(node.function, ir.Name):
                     path = node.function.path
                     if len(path) > 1:
@@ -62,7 +62,7 @@ def usage(bodies: Iterable[tuple[ir.Stmt, ...]]) -> dict[Path, Usage]:
     return {path: Usage(frozenset(names), frozenset(awaited.get(path, ()))) for path, names in methods.items()}
 
 
-def _own_expressions(statement: ir.Stmt) -> Iterable[ir.Expr]:
+def own_expressions(statement: ir.Stmt) -> Iterable[ir.Expr]:
     """The expressions of a statement, without those of the statements in its blocks."""
     for field in statement:
         if isinstance(field, tuple):
@@ -83,6 +83,11 @@ def _own_expressions(statement: ir.Stmt) -> Iterable[ir.Expr]:
 
 
 _STATEMENTS: tuple[type, ...] = tuple(ir._NODES[18:29]) + (ir.Try, ir.With, ir.Match, ir.Import, ir.Scope, ir.Define)
+
+
+def named_like_session(name: str) -> bool:
+    """Whether a variable is called what sessions are called. No proof of anything."""
+    return _SESSION_NAME.search(name) is not None
 
 
 def recognise(name: str, seen: Usage | None, has_sqlalchemy: bool) -> SessionType | None:

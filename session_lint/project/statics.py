@@ -394,7 +394,7 @@ class Statics:
         if declared is None:
             local = self.locals(reference)
             for statement in ir.statements(reference.function.body):
-                for node in shapes._own_expressions(statement):
+                for node in shapes.own_expressions(statement):
                     if isinstance(node, ir.Yield) and node.value is not None and not node.is_from:
                         value = self.expression(reference.module, node.value, local)
                         if value is None and isinstance(node.value, ir.Name):
