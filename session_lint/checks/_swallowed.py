@@ -40,6 +40,8 @@ def is_retry(reuse: Reuse) -> bool:
     failed = reuse.session.witness.failed
     if failed is None or reuse.event.place > failed.place:
         return False
+    if not any([frame.kind == "try" and within(failed.place, frame.node.place) for frame in reuse.event.frames]):
+        return False
     for frame in reversed(reuse.event.frames):
         if frame.kind in ("for", "while") and isinstance(frame.node, (ir.For, ir.While)):
             if within(failed.place, frame.node.place):

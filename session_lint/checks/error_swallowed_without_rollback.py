@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from session_lint import ir
 from session_lint.checks import rule
 from session_lint.checks._swallowed import Reuse, is_retry, reuses
 from session_lint.checks.context import Context, history
 from session_lint.findings import Confidence, Finding, Severity
 from session_lint.flow import result
+from session_lint.flow.errors import is_database_type
 from session_lint.flow.result import Exit, FunctionFlow, SessionInfo
 from session_lint.flow.state import FAILED, SessionState
 from session_lint.project import ownership
@@ -85,7 +87,11 @@ def _judge_left(
     owner = ownership.owner_of(context.project, flow, info)
     if owner.verdict == ownership.CLEANED and not owner.commits and not context.local:
         return
-    confidence = info.certainty.at_most(owner.confidence if not context.local else Confidence.LIKELY)
+    doubt = owner.confidence
+    if context.local or (_expects_it(flow, session) and info.origin in (result.PARAMETER, result.ATTRIBUTE)):
+        # Who catches IntegrityError knows that the session fails here, and leaves it so to everybody else.
+        doubt = Confidence.LIKELY
+    confidence = info.certainty.at_most(doubt)
     failed = session.witness.failed
     what = failed.text.removesuffix(" here").removesuffix(" may fail") if failed else "an operation"
     message = f"the error of {what} is swallowed and {flow.reference.function.name} returns with {info.name} failed"
@@ -95,3 +101,17 @@ def _judge_left(
         message += "; whoever uses it next gets an error: roll back in the handler, or use begin_nested()"
     place = session.witness.swallowed.place if session.witness.swallowed else way.place
     yield context.finding(flow, place, message, confidence, history(session, "failed", "swallowed"))
+
+
+def _expects_it(flow: FunctionFlow, session: SessionState) -> bool:
+    """Whether the handler that swallowed the error names a database error."""
+    swallowed = session.witness.swallowed
+    if swallowed is None:
+        return False
+    for statement in ir.statements(flow.reference.function.body):
+        if isinstance(statement, ir.Try):
+            for handler in statement.handlers:
+                if handler.place == swallowed.place and handler.type is not None:
+                    names = [part.path[-1] for part in ir.expressions(handler.type) if isinstance(part, ir.Name)]
+                    return any([is_database_type(name) for name in names])
+    return False

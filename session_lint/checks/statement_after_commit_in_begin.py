@@ -8,13 +8,14 @@ from session_lint.checks import rule
 from session_lint.checks.context import Context, certainty, history
 from session_lint.findings import Confidence, Finding, Severity
 from session_lint.flow import result
+from session_lint.flow.result import Event, FunctionFlow
 from session_lint.flow.state import Mark
 
 
 @rule("SES106", "statement-after-commit-in-begin", Severity.ERROR)
 def check(context: Context) -> Iterator[Finding]:
     seen = set()
-    for flow, event in context.events(result.AFTER_END, result.COMMIT_IN_SAVEPOINT):
+    for flow, event in [*context.events(result.AFTER_END, result.COMMIT_IN_SAVEPOINT), *_begun_by_callers(context)]:
         if (event.identity, event.place) in seen or event.session is None:
             continue
         seen.add((event.identity, event.place))
@@ -35,3 +36,15 @@ def check(context: Context) -> Iterator[Finding]:
             )
             trail, confidence = history(event.session, "used"), certainty(info, Confidence.LIKELY)
         yield context.finding(flow, event.place, message, confidence, trail)
+
+
+def _begun_by_callers(context: Context) -> Iterator[tuple[FunctionFlow, Event]]:
+    """A helper that commits and goes on, although everybody calls it inside a begin() block."""
+    for flow in context.flows():
+        commits = [event for event in flow.events if event.kind == result.COMMITTED]
+        handed = [info for info in flow.sessions.values() if info.origin == result.PARAMETER]
+        if commits and handed and context.project.is_begun_by_callers(flow.reference):
+            inside = context.project.flow_in_begin(flow.reference)
+            for event in inside.events:
+                if event.kind == result.AFTER_END:
+                    yield inside, event

@@ -13,6 +13,7 @@ from session_lint.flow.contracts import Contract, compose
 from session_lint.flow.effects import Effects
 from session_lint.flow.errors import Error
 from session_lint.flow.outcome import Outcome
+from session_lint.flow.result import SessionInfo
 from session_lint.flow.state import BROKEN, CLOSED, NONE, OPEN, SUSPECT, ENTRY, Mark, SessionState, State, States
 from session_lint.flow.values import (
     ASYNC_CONNECTION,
@@ -40,6 +41,7 @@ from session_lint.flow.values import (
     Transaction,
     Value,
 )
+from session_lint.project import shapes
 from session_lint.project import sqlalchemy_names as names
 from session_lint.project.modules import ClassRef, FunctionRef
 
@@ -63,7 +65,7 @@ _NEVER_RETURN = {
 }
 _STORING = frozenset("append add put put_nowait insert extend setdefault register push enter_context callback send".split())
 _FACTORY_NAME = re.compile(
-    r"^(session_?local|async_?session_?local|session_?maker|session_?factory|async_session(_maker|_factory)?|"
+    r"^_*(session_?local|async_?session_?local|session_?maker|session_?factory|async_session(_maker|_factory)?|"
     r"(create|make|new|open)_(\w+_)?session|Session|AsyncSession|db_session_factory|_session_factory|_session_maker)$",
     re.IGNORECASE,
 )
@@ -115,7 +117,9 @@ class Calls(Effects):
                 return [(state, self.lookup(node.path, state))]
             owner = self.lookup(node.path[:-1], state)
             if owner is None and node.path not in state.variables:
-                return [(state, self.lookup(node.path, state))]
+                state, owner = self.shaped_attribute(node.path[:-1], state)
+                if owner is None:
+                    return [(state, self.lookup(node.path, state))]
             if isinstance(owner, Coroutine):
                 self.not_awaited(owner, state)
                 return [(state, None)]
@@ -392,8 +396,14 @@ class Calls(Effects):
         if contract is None:
             return self._unknown(node, arguments, state, outcome, label, False)
         self.cancellation_known = function.is_async
-        state = self._lend_unknown(contract, reference, bindings, node, label, state, outcome)
+        unknown = self._unknown_to(contract, reference, bindings)
+        for value in unknown:
+            if isinstance(value, Session):
+                state = self._lend(value, node, label, False, state, outcome)
         returned = self.apply_contract(contract, dict(bindings), callee.receiver, node.place, label, state, outcome)
+        for value in unknown:
+            if not isinstance(value, Session):
+                returned = [self._lend_indirectly(value, node, label, after) for after in returned]
         value = self._result(callee, bindings)
         if contract.returned is not None:
             state, identity = self._root(
@@ -424,17 +434,11 @@ class Calls(Effects):
             return value._replace(fields=tuple([("?", session) for given in held for session in _direct(given)]))
         return value
 
-    def _lend_unknown(
-        self,
-        contract: Contract,
-        reference: FunctionRef,
-        bindings: tuple[tuple[str, Value], ...],
-        node: ir.Call,
-        label: str,
-        state: State,
-        outcome: Outcome,
-    ) -> State:
-        """What the callee does not know to be a session, it may use in any way."""
+    def _unknown_to(
+        self, contract: Contract, reference: FunctionRef, bindings: tuple[tuple[str, Value], ...]
+    ) -> list[Value]:
+        """The arguments that are or hold a session without the callee knowing it: it may use them in any way."""
+        unknown: list[Value] = []
         parameters = {parameter.name: parameter for parameter in reference.function.parameters}
         for name, value in bindings:
             if not _carries(value) or any([path[0] == name for path in contract.known]):
@@ -443,23 +447,18 @@ class Calls(Effects):
                 parameter = parameters.get(name)
                 if parameter is not None and self.project.parameter(reference, parameter)[0] is not None:
                     continue
-            for session in _direct(value):
-                if isinstance(value, Session):
-                    state = self._lend(session, node, label, False, state, outcome)
-                else:
-                    state = self._lend_indirectly(session, node, label, state)
-        return state
+            unknown.append(value)
+        return unknown
 
-    def _lend_indirectly(self, owner: Session, node: ir.Call, label: str, state: State) -> State:
+    def _lend_indirectly(self, value: Value, node: ir.Call, label: str, state: State) -> State:
         """The callee gets an object that works with the session, and may use it if all goes well."""
-        session = state.sessions[owner.identity]
         mark = Mark(node.place, f"{label} may use it here")
-        return state.set(
-            owner.identity,
-            session._replace(
-                transaction=OPEN if session.transaction in (ENTRY, NONE) else session.transaction, touched=True, handed=True
-            ).mark(used=session.witness.used or mark),
-        )
+        for owner in _direct(value):
+            session = state.sessions[owner.identity]
+            used = OPEN if session.transaction in (ENTRY, NONE) else session.transaction
+            lent = session._replace(transaction=used, touched=True, handed=True)
+            state = state.set(owner.identity, lent.mark(used=session.witness.used or mark))
+        return state
 
     def _bind(self, callee: Function, arguments: Arguments) -> tuple[tuple[str, Value], ...]:
         """Which parameter gets which value."""
@@ -716,13 +715,28 @@ class Calls(Effects):
         outcome.raises.add(state.set(identity, broken), Error(errors.INTEGRITY, node.place, label))
         return state.set(identity, after)
 
+    def shaped_attribute(self, path: Path, state: State) -> tuple[State, Value]:
+        """`self.request.db`: a session that some framework has put there, if its use leaves no other choice."""
+        if len(path) < 2 or not shapes.named_like_session(path[-1]):
+            return state, None
+        statics = self.project.statics
+        seen = statics.usage(self.flow.reference).get(path)
+        kind = shapes.recognise(path[-1], seen, statics.uses_sqlalchemy(self.module))
+        if kind is None or seen is None or not seen.methods & shapes.ONLY_DATABASES:
+            return state, None
+        place = self.statement.place if self.statement is not None else ir.NOWHERE
+        if path[-2:] == ("request", "db") and self.project.imports("zope.sqlalchemy", "pyramid_tm", "pyramid"):
+            info = SessionInfo(path, ".".join(path), result.AMBIENT, kind, place, None, "pyramid")
+            if path not in state.sessions:
+                state = self.track(info, SessionState(), state)
+            return state.bind(path, Session(path)), Session(path)
+        return self.materialise(Borrowed(kind), state, path, place, result.ATTRIBUTE)
+
     def shaped(self, target: ir.Expr, node: ir.Expr | None, state: State) -> tuple[State, Value]:
         """`x = something_unknown()`: a session, if what is done with x leaves no other choice."""
         call = node.value if isinstance(node, ir.Await) else node
         if not isinstance(target, ir.Name) or len(target.path) != 1 or not isinstance(call, ir.Call):
             return state, None
-        from session_lint.project import shapes
-
         statics = self.project.statics
         seen = statics.usage(self.flow.reference).get(target.path)
         kind = shapes.recognise(target.path[0], seen, statics.uses_sqlalchemy(self.module))

@@ -60,6 +60,7 @@ class Evaluation(Managers):
             else:
                 self.local_names.update(_bound_names(statement))
         self.local_names -= self.outer_names
+        self.entry_begun = 0
         self._captures: dict[int, frozenset[tuple[Path, str]]] = {}
 
     # ---------------------------------------------------------------------------------------------- entry
@@ -93,7 +94,7 @@ class Evaluation(Managers):
         return [state, state.bind(optional, Const(None))]
 
     def _parameter(self, path: Path, value: Borrowed, dependency: Dependency | None, state: State) -> State:
-        origin, provider, begun, framework = result.PARAMETER, None, 0, ""
+        origin, provider, begun, framework = result.PARAMETER, None, self.entry_begun, ""
         if dependency is not None:
             origin = result.INJECTED
             provider = self.project.provider_of(dependency.provider)

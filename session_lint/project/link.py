@@ -56,6 +56,7 @@ class Project:
         self._holders: dict[int, bool] = {}
         self._callers: dict[int, list[tuple[FunctionRef, Path]]] | None = None
         self._users: dict[int, list[tuple[FunctionRef, str]]] | None = None
+        self._imports: dict[tuple[str, ...], bool] = {}
         self._chain = 0
         self.failures: list[tuple[FunctionRef, str]] = []
         self.notes: list[str] = []
@@ -219,6 +220,35 @@ class Project:
             if isinstance(decorator, ir.Name) and any([word in decorator.path[-1] for word in _INJECTING]):
                 return True
         return False
+
+    def imports(self, *packages: str) -> bool:
+        """Whether any module of the project imports one of the packages."""
+        if packages not in self._imports:
+            self._imports[packages] = any([module.imports_any(*packages) for module in self.table.modules])
+        return self._imports[packages]
+
+    def is_begun_by_callers(self, reference: FunctionRef, path: tuple[FunctionRef, ...] = ()) -> bool:
+        """Whether somebody calls the function with a session that was handed out inside a begin() block."""
+        if reference in path or len(path) > 8:
+            return False
+        for caller, identity in self.callers(reference):
+            flow = self.flow(caller)
+            info = flow.sessions.get(identity) if flow is not None else None
+            if info is None:
+                continue
+            if info.provider is not None and self.provider(info.provider).begun:
+                return True
+            if info.origin == PARAMETER and self.is_begun_by_callers(caller, (*path, reference)):
+                return True
+        return False
+
+    def flow_in_begin(self, reference: FunctionRef) -> FunctionFlow:
+        """The function's flow when the session that it is handed is in a begin() block."""
+        from session_lint.flow.interpreter import Interpreter
+
+        interpreter = Interpreter(self, reference)
+        interpreter.entry_begun = 1
+        return interpreter.run()
 
     def enclosing(self, reference: FunctionRef) -> FunctionRef | None:
         """The function around a nested one."""

@@ -23,6 +23,9 @@ _ONLY_SESSIONS = frozenset(
     "add_all expunge expunge_all begin_nested bulk_save_objects bulk_insert_mappings bulk_update_mappings "
     "no_autoflush expire_all expire scalars merge get_one flush".split()
 )
+ONLY_DATABASES = frozenset("query flush scalars add_all begin_nested commit rollback execute".split())
+"""What a cookie session, or another thing that is called session, never has."""
+
 _SESSION_NAME = re.compile(r"(^|_)(db|sess|session|dbsession|s)$|session$", re.IGNORECASE)
 _CONNECTION_NAME = re.compile(r"(^|_)(conn|connection)$", re.IGNORECASE)
 _NOT_SESSIONS = frozenset("cursor executescript executemany row_factory request headers cookies post put mount".split())

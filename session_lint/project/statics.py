@@ -86,17 +86,20 @@ class Statics:
         return self._names[key]
 
     def _name(self, module: Module, path: Path) -> Value:
+        outside: Value = None
         for length in range(len(path), 0, -1):
             symbol = self.table.resolve(module, path[:length])
-            if symbol is None or (isinstance(symbol, External) and length < len(path)):
+            if symbol is None:
                 continue
             if isinstance(symbol, External):
-                return self.external(symbol.name)
+                # Nothing of that name; perhaps an attribute of something that the project does define.
+                outside = outside or self.external(symbol.name)
+                continue
             value = self.symbol(symbol)
             for attribute in path[length:]:
                 value = self.attribute(value, attribute)
             return value
-        return None
+        return outside
 
     def symbol(self, symbol: Symbol) -> Value:
         if isinstance(symbol, FunctionRef):
