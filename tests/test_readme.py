@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -66,6 +67,51 @@ def test_the_output_at_the_top_is_real() -> None:
     for part in parts:
         assert part in done.stdout[position:], "run: python scripts/update_readme.py"
         position = done.stdout.index(part, position) + len(part)
+
+
+NAMED_BY_THE_REPORT = {
+    "SES116 handle_list_threads_request",
+    "SES101 handle_create_thread_request",
+    "SES116 handle_get_thread_request",
+    "SES101 handle_update_thread_request",
+    "SES101 handle_delete_thread_request",
+    "SES101 handle_auto_rename_request",
+}
+ITS_OWN_FIX = {
+    f"SES111 handle_{name}_request"
+    for name in (
+        "list_threads",
+        "create_thread",
+        "get_thread",
+        "update_thread",
+        "delete_thread",
+        "get_messages",
+        "auto_rename",
+        "send_message",
+    )
+}
+DEPENDENCY = {"SES202 get_db"}
+
+
+@pytest.mark.parametrize(
+    ("state", "ownership", "expected"),
+    [
+        ("before", "local", NAMED_BY_THE_REPORT | DEPENDENCY),
+        ("before", "project", DEPENDENCY),
+        ("after", "local", ITS_OWN_FIX | DEPENDENCY),
+        ("after", "project", DEPENDENCY),
+        ("guarded", "local", NAMED_BY_THE_REPORT),
+        ("guarded", "project", set()),
+        ("recommended", "local", set()),
+        ("recommended", "project", set()),
+    ],
+)
+def test_the_story_of_the_thread_handlers(state: str, ownership: str, expected: set[str]) -> None:
+    done = session_lint(
+        "check", "--ownership", ownership, "--output-format", "json", f"fixtures/thread_handlers/{state}"
+    )
+    findings = json.loads(done.stdout)["findings"]
+    assert sorted(f"{finding['code']} {finding['function']}" for finding in findings) == sorted(expected)
 
 
 def test_every_option_is_in_the_table_and_no_other() -> None:
