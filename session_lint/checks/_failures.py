@@ -12,7 +12,6 @@ from session_lint.flow.result import Event, Exit, FunctionFlow, SessionInfo
 from session_lint.flow.state import BROKEN, CUT, OPEN
 from session_lint.flow.values import Path
 from session_lint.project import ownership
-from session_lint.project.modules import FunctionRef
 
 _HANDED = (result.PARAMETER, result.INJECTED)
 
@@ -79,7 +78,7 @@ def is_judged_elsewhere(context: Context, flow: FunctionFlow, failure: Failure) 
     A function that only passes its session on is as good as what it calls. A function that is only a part of its
     callers' unit of work, because they all do more with the session, is judged with them.
     """
-    return is_delegating(flow, failure.info.identity) or _takes_part(context, flow.reference, ())
+    return is_delegating(flow, failure.info.identity) or context.project.takes_part(flow.reference)
 
 
 def is_delegating(flow: FunctionFlow, identity: Path) -> bool:
@@ -96,18 +95,6 @@ def is_delegating(flow: FunctionFlow, identity: Path) -> bool:
         and way.state.sessions[identity].touched
     }
     return places <= {handings[0].place}
-
-
-def _takes_part(context: Context, reference: FunctionRef, path: tuple[FunctionRef, ...]) -> bool:
-    if reference in path:
-        return True
-    callers = context.project.callers(reference)
-    return bool(callers) and all(
-        [
-            context.project.works_with(caller, identity) or _takes_part(context, caller, (*path, reference))
-            for caller, identity in callers
-        ]
-    )
 
 
 def confidence_of(failure: Failure) -> Confidence:

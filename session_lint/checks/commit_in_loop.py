@@ -8,8 +8,11 @@ from session_lint import ir
 from session_lint.checks import rule
 from session_lint.checks.context import Context, certainty, history, within
 from session_lint.findings import Confidence, Finding, Severity
+from session_lint.flow import operations as ops
 from session_lint.flow import result
+from session_lint.flow.calls import words
 from session_lint.flow.result import Event, FunctionFlow
+from session_lint.project import shapes
 
 _BATCH_WORDS = ("batch", "chunk", "page", "slice", "partition", "retr", "attempt", "range", "count", "delay", "tick")
 
@@ -28,6 +31,9 @@ def check(context: Context) -> Iterator[Finding]:
             "commit once after the loop, or make each item's work resumable"
         )
         confidence = certainty(info, Confidence.LIKELY)
+        if not _only_writes(flow, loop):
+            # Something else happens for each item, which the commit may have to keep pace with.
+            confidence = Confidence.POSSIBLE
         if event.detail is not None:
             # The callee may well be a unit of work of its own, which is called for each item on purpose.
             confidence = Confidence.POSSIBLE
@@ -44,6 +50,32 @@ def _loop_of(event: Event) -> ir.For | None:
         if frame.kind == "try" and isinstance(frame.node, ir.Try) and _handles(frame.node):
             return None
     return None
+
+
+def _only_writes(flow: FunctionFlow, loop: ir.For) -> bool:
+    """Whether nothing in the loop reaches outside of the session."""
+    known = {event.place for event in flow.events}
+    known |= {handing.place for handing in flow.calls}
+    for statement in ir.statements(loop.body):
+        for part in shapes.own_expressions(statement):
+            if isinstance(part, ir.Await) and not isinstance(part.value, ir.Call):
+                return False
+            if isinstance(part, ir.Call) and part.place not in known and not _is_harmless(part):
+                return False
+    return True
+
+
+def _is_harmless(call: ir.Call) -> bool:
+    said = words(call.function).split(".")
+    last = said[-1].removesuffix("()")
+    return (
+        last in ops.SESSION_METHODS
+        or last in ops.QUERY_READS
+        or last in ops.CALM_METHODS
+        or last in ops.CALM_FUNCTIONS
+        or last[:1].isupper()
+        or bool(ops.CALM_OBJECTS.intersection(said))
+    )
 
 
 def _handles(node: ir.Try) -> bool:

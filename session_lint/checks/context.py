@@ -81,7 +81,9 @@ class Context:
     def _habitat(self) -> Confidence:
         """Tests, migrations and examples end with their process: most of what they leave behind does no harm."""
         parts = self.module.path.lower().split("/")
-        if any([part in _SHORT_LIVED for part in parts[:-1]]):
+        if any([part in _SHORT_LIVED or part.endswith("_tests") for part in parts[:-1]]):
+            return Confidence.POSSIBLE
+        if parts[-1] in ("cli.py", "commands.py", "manage.py", "__main__.py"):
             return Confidence.POSSIBLE
         if parts[-1].startswith(("test_", "conftest")) or parts[-1].endswith("_test.py"):
             return Confidence.POSSIBLE
@@ -93,7 +95,9 @@ class Context:
 
 
 _SHORT_LIVED = frozenset(
-    "tests test testing versions alembic migrations scripts examples example samples docs docs_src tutorial".split()
+    # Command-line programs give everything back when they end, too, and somebody sees how.
+    "tests test testing versions alembic migrations scripts examples example samples docs docs_src tutorial cli "
+    "commands".split()
 )
 
 

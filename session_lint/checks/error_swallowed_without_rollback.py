@@ -56,7 +56,7 @@ def _lost(context: Context, flow: FunctionFlow, identity: tuple[str, ...], sessi
     failed = session.witness.failed
     what = failed.text.removesuffix(" here").removesuffix(" may fail") if failed else "an operation"
     message = (
-        f"the error of {what} is swallowed inside {who}, which then ends as if nothing had happened and commits nothing; "
+        f"the error of {what} is swallowed inside {who}, which then commits nothing, or fails at its commit; "
         f"let the error out, or put what may fail into `with {info.name}.begin_nested():`"
     )
     place = session.witness.swallowed.place if session.witness.swallowed else info.place

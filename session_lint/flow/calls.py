@@ -454,6 +454,8 @@ class Calls(Effects):
         """The callee gets an object that works with the session, and may use it if all goes well."""
         mark = Mark(node.place, f"{label} may use it here")
         for owner in _direct(value):
+            if owner.identity not in state.sessions:
+                continue
             session = state.sessions[owner.identity]
             used = OPEN if session.transaction in (ENTRY, NONE) else session.transaction
             lent = session._replace(transaction=used, touched=True, handed=True)
@@ -614,6 +616,8 @@ class Calls(Effects):
         if name in _NEVER_RETURN:
             outcome.raises.add(state, Error(_NEVER_RETURN[name], node.place, self.label(node)))
             return []
+        if callee is None and last in ("rollback", "close"):
+            state = self._finish_inner(_path(node.function), last, node, state, outcome)
         if name in _CONSUMING and isinstance(first, Coroutine):
             self.not_awaited(first, state)
         value = None
@@ -633,6 +637,14 @@ class Calls(Effects):
     def exception_types(self, node: ir.Expr | None) -> tuple[str, ...]:
         raise NotImplementedError
 
+    def _finish_inner(self, path: Path, method: str, node: ir.Call, state: State, outcome: Outcome) -> State:
+        """`dao.rollback()` where `dao.db` is the session: an object is asked to finish what it holds."""
+        kind = ops.ROLLBACK if method == "rollback" else ops.CLOSE
+        for identity in list(state.sessions):
+            if len(path) > 1 and len(identity) >= len(path) and identity[: len(path) - 1] == path[:-1]:
+                state = self.operate(state, identity, kind, node.place, self.label(node), outcome)
+        return state
+
     def _is_calm(self, function: ir.Expr, last: str) -> bool:
         if isinstance(function, ir.Name):
             if len(function.path) == 1:
@@ -647,6 +659,8 @@ class Calls(Effects):
         last = label.removesuffix("()").rpartition(".")[2]
         state = self._lend_captured(arguments, state)
         given = [value for _, value, _ in arguments if _carries(value)]
+        if last in ops.CALM_FUNCTIONS or ops.CALM_OBJECTS.intersection(_path(node.function)[:-1]):
+            given = []  # `isinstance(session, ...)`, `logger.info("%s", session)`
         receiver = self._receiver(node.function, state)
         if not given and receiver is not None:
             # A method that can't be seen, of an object that works with our session.
@@ -687,6 +701,8 @@ class Calls(Effects):
                 for name in names_in(value.function):
                     held = state.variables.get((name,))
                     for session in _direct(held):
+                        if session.identity not in state.sessions:
+                            continue
                         known = state.sessions[session.identity]
                         used = OPEN if known.transaction in (ENTRY, NONE) else known.transaction
                         state = state.set(session.identity, known._replace(transaction=used, touched=True, handed=True))
@@ -696,6 +712,8 @@ class Calls(Effects):
         self, owner: Session, node: ir.Call, label: str, closes: bool, state: State, outcome: Outcome
     ) -> State:
         identity = owner.identity
+        if identity not in state.sessions:
+            return state
         session = state.sessions[identity]
         info = self.flow.sessions[identity]
         if closes:

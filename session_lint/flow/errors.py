@@ -60,6 +60,12 @@ def is_database_type(name: str) -> bool:
     return any([word in last.lower() for word in _DATABASE_WORDS])
 
 
+def is_conflict_type(name: str) -> bool:
+    """Whether a class says that a write was refused; nothing but a failed statement raises it."""
+    last = name.rpartition(".")[2]
+    return last in _INTEGRITY or any([word in last.lower() for word in ("integrity", "unique", "duplicate")])
+
+
 def caught(kind: str, types: Iterable[str], ancestors: Callable[[str], tuple[str, ...]]) -> str:
     """Whether a handler for `types` (dotted names) catches the kind: "always", "maybe" or "never".
 

@@ -315,8 +315,12 @@ class Interpreter(Evaluation):
                 verdict = errors.caught(error.kind, types, self.project.ancestor_names)
                 if verdict == "never":
                     continue
-                expects_database = any([errors.is_database_type(name) for name in types])
-                self._run_handler(handler, pairs, error, expects_database, result)
+                expected = any([errors.is_conflict_type(name) for name in types])
+                taken = pairs
+                if verdict == "maybe" and error.kind == errors.ANY and not any([errors.is_database_type(n) for n in types]):
+                    # `except ValueError`: what broke the session was no ValueError.
+                    taken = [pair for pair in pairs if not _is_broken(pair[0])]
+                self._run_handler(handler, taken, error, expected, result)
                 if verdict == "always":
                     break
             else:
@@ -442,3 +446,6 @@ class Interpreter(Evaluation):
 
 
 __all__ = ["Interpreter", "Outcome", "Returns", "boolean"]
+
+def _is_broken(state: State) -> bool:
+    return any([session.transaction in BROKEN for session in state.sessions.values()])

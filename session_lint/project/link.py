@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from session_lint import ir
 from session_lint.findings import Confidence
 from session_lint.flow.contracts import Contract, contract_of
-from session_lint.flow.result import COMMITTED, INJECTED, PARAMETER, FunctionFlow
+from session_lint.flow.result import COMMITTED, INJECTED, PARAMETER, FunctionFlow, SessionInfo
 from session_lint.flow.state import BROKEN, OPEN
 from session_lint.flow.values import Borrowed, Dependency, Function, Instance, Path, Value
 from session_lint.project import shapes
@@ -57,6 +57,8 @@ class Project:
         self._callers: dict[int, list[tuple[FunctionRef, Path]]] | None = None
         self._users: dict[int, list[tuple[FunctionRef, str]]] | None = None
         self._imports: dict[tuple[str, ...], bool] = {}
+        self._begun: set[int] | None = None
+        self._parts: dict[int, bool] = {}
         self._chain = 0
         self.failures: list[tuple[FunctionRef, str]] = []
         self.notes: list[str] = []
@@ -192,6 +194,17 @@ class Project:
             return True
         return identity in flow.direct or sum([identity in handing.identities for handing in flow.calls]) > 1
 
+    def takes_part(self, reference: FunctionRef) -> bool:
+        """Whether the function is only a part of its callers' unit of work: they all do more with the session."""
+        key = id(reference.function)
+        if key not in self._parts:
+            self._parts[key] = True  # a cycle alone makes nobody responsible
+            callers = self.callers(reference)
+            self._parts[key] = bool(callers) and all(
+                [self.works_with(caller, identity) or self.takes_part(caller) for caller, identity in callers]
+            )
+        return self._parts[key]
+
     def users_of(self, provider: FunctionRef) -> list[tuple[FunctionRef, str]]:
         """The functions that work with a provider's session, and what may fail in each."""
         if self._users is None:
@@ -227,20 +240,34 @@ class Project:
             self._imports[packages] = any([module.imports_any(*packages) for module in self.table.modules])
         return self._imports[packages]
 
-    def is_begun_by_callers(self, reference: FunctionRef, path: tuple[FunctionRef, ...] = ()) -> bool:
+    def is_begun_by_callers(self, reference: FunctionRef) -> bool:
         """Whether somebody calls the function with a session that was handed out inside a begin() block."""
-        if reference in path or len(path) > 8:
-            return False
-        for caller, identity in self.callers(reference):
-            flow = self.flow(caller)
-            info = flow.sessions.get(identity) if flow is not None else None
-            if info is None:
-                continue
-            if info.provider is not None and self.provider(info.provider).begun:
-                return True
-            if info.origin == PARAMETER and self.is_begun_by_callers(caller, (*path, reference)):
-                return True
-        return False
+        if self._begun is None:
+            self._begun = self._find_begun()
+        return id(reference.function) in self._begun
+
+    def _find_begun(self) -> set[int]:
+        """Follow the sessions that begin() blocks hand out down the calls."""
+        begun: set[int] = set()
+        waiting = list(self.all_flows())
+        while waiting:
+            reached: list[FunctionFlow] = []
+            for flow in waiting:
+                for handing in flow.calls:
+                    if id(handing.callee.function) in begun:
+                        continue
+                    infos = [flow.sessions[identity] for identity in handing.identities if identity in flow.sessions]
+                    if any([self._is_begun(flow, info, begun) for info in infos]):
+                        begun.add(id(handing.callee.function))
+                        found = self.flow(handing.callee)
+                        reached += [found] if found is not None else []
+            waiting = reached
+        return begun
+
+    def _is_begun(self, flow: FunctionFlow, info: SessionInfo, begun: set[int]) -> bool:
+        if info.provider is not None:
+            return self.provider(info.provider).begun > 0
+        return info.origin == PARAMETER and id(flow.reference.function) in begun
 
     def flow_in_begin(self, reference: FunctionRef) -> FunctionFlow:
         """The function's flow when the session that it is handed is in a begin() block."""

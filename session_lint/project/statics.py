@@ -147,6 +147,8 @@ class Statics:
                 value = self.external(symbol.name)
                 if isinstance(value, SessionClass):
                     return value
+                if symbol.name in names.EXTENSIONS or symbol.name in names.REGISTRIES:
+                    return ExternalValue(symbol.name)
         return ClassValue(reference)
 
     def attribute(self, value: Value, name: str) -> Value:
