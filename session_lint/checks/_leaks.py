@@ -58,13 +58,21 @@ def _leaking(context: Context, flow: FunctionFlow, info: SessionInfo) -> Iterato
     sure = [way for way in ways if way.error is None or way.error.kind != errors.CANCELLED]
     if not any([way.error is None for way in sure]):
         # A session whose last act is its commit gives the connection back, closed or not.
-        commits = {event.place for event in flow.events if event.kind == result.COMMITTED and event.identity == info.identity}
+        commits = {
+            event.place for event in flow.events if event.kind == result.COMMITTED and event.identity == info.identity
+        }
         closed = any([event.kind == result.CLOSED_BY_HAND and event.identity == info.identity for event in flow.events])
         if not closed:
             sure = [way for way in sure if way.error is not None and way.error.place not in commits]
     if not sure:
         return
-    closes = any([CLOSED == way.state.sessions[info.identity].transaction for way in flow.exits if info.identity in way.state.sessions])
+    closes = any(
+        [
+            way.state.sessions[info.identity].transaction == CLOSED
+            for way in flow.exits
+            if info.identity in way.state.sessions
+        ]
+    )
     normal = [way for way in sure if way.error is None]
     way = min(normal or sure, key=lambda way: way.place)
     session = way.state.sessions[info.identity]
@@ -74,7 +82,9 @@ def _leaking(context: Context, flow: FunctionFlow, info: SessionInfo) -> Iterato
     elif way.error is None:
         message = f"{info.name} is not closed on the way out of {name} at line {way.place[0]}; open it with `with`"
     else:
-        message = f"if {way.error.text} raises, {info.name} is never closed; open it with `with`, or close it in `finally`"
+        message = (
+            f"if {way.error.text} raises, {info.name} is never closed; open it with `with`, or close it in `finally`"
+        )
     end = Mark(way.place, "control leaves here" if way.error is None else f"{way.error.text} may raise here")
     trail = [*history(session, "opened", "used", "wrote"), end]
     yield context.finding(flow, info.place, message, confidence_of(flow, info), trail)

@@ -23,7 +23,9 @@ def reuses(flow: FunctionFlow) -> Iterator[Reuse]:
     """Uses of a session after a swallowed failure, one per failing place."""
     seen = set()
     events = [event for event in flow.events if event.kind == result.USE_BROKEN and event.session is not None]
-    for event in sorted(events, key=lambda event: (event.session is not None and event.session.transaction != FAILED, event.place)):
+    for event in sorted(
+        events, key=lambda event: (event.session is not None and event.session.transaction != FAILED, event.place)
+    ):
         assert event.session is not None
         swallowed = event.session.witness.swallowed
         key = (event.identity, swallowed.place if swallowed else event.place)

@@ -36,9 +36,7 @@ def _handed(context: Context, flow: FunctionFlow) -> Iterator[Finding]:
             "`except Exception` does not catch CancelledError; use `except BaseException` or `async with session.begin()`"
         )
         confidence = failure.info.certainty if context.local else confidence_of(failure)
-        finding = context.finding(
-            flow, failure.way.error.place, message, confidence, history(session, "used", "wrote")
-        )
+        finding = context.finding(flow, failure.way.error.place, message, confidence, history(session, "used", "wrote"))
         if context.local or failure.owner.verdict in (ownership.UNKNOWN, ownership.KEPT):
             yield finding
         elif failure.owner.verdict == ownership.CLEANED:

@@ -55,5 +55,9 @@ def _depends(node: ir.Expr | None, function: ir.Function | None) -> Iterator[tup
     if node is None:
         return
     for part in ir.expressions(node):
-        if isinstance(part, ir.Call) and isinstance(part.function, ir.Name) and part.function.path[-1] in ("Depends", "Security"):
+        if (
+            isinstance(part, ir.Call)
+            and isinstance(part.function, ir.Name)
+            and part.function.path[-1] in ("Depends", "Security")
+        ):
             yield part, function

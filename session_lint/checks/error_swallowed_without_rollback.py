@@ -12,7 +12,7 @@ from session_lint.findings import Confidence, Finding, Severity
 from session_lint.flow import result
 from session_lint.flow.errors import is_database_type
 from session_lint.flow.result import Exit, FunctionFlow, SessionInfo
-from session_lint.flow.state import FAILED, SessionState
+from session_lint.flow.state import FAILED, Mark, SessionState
 from session_lint.project import ownership
 
 
@@ -45,9 +45,7 @@ def _reused(context: Context, flow: FunctionFlow, reuse: Reuse) -> Finding:
     return context.finding(flow, place, message, reuse.confidence, [*trail, _mark(event)])
 
 
-def _mark(event: result.Event) -> object:
-    from session_lint.flow.state import Mark
-
+def _mark(event: result.Event) -> Mark:
     return Mark(event.place, f"{event.text} uses the failed session here")
 
 

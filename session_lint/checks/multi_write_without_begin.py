@@ -87,7 +87,11 @@ def _writes(flow: FunctionFlow, commit: Event, before: bool) -> list[Event]:
 
 def _commit_between(flow: FunctionFlow, commit: Event, earlier: Event, later: Event) -> Event | None:
     for other in flow.events:
-        if other.kind == result.COMMITTED and other.identity == commit.identity and earlier.place <= other.place < later.place:
+        if (
+            other.kind == result.COMMITTED
+            and other.identity == commit.identity
+            and earlier.place <= other.place < later.place
+        ):
             return other
     return None
 
@@ -122,6 +126,8 @@ def _built_on(flow: FunctionFlow, earlier: list[Event], later: list[Event]) -> s
 def _roots(node: ir.Expr) -> set[str]:
     names = {part.path[0] for part in ir.expressions(node) if isinstance(part, ir.Name)}
     called = {
-        part.function.path[0] for part in ir.expressions(node) if isinstance(part, ir.Call) and isinstance(part.function, ir.Name)
+        part.function.path[0]
+        for part in ir.expressions(node)
+        if isinstance(part, ir.Call) and isinstance(part.function, ir.Name)
     }
     return names - called

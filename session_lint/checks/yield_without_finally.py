@@ -38,7 +38,9 @@ def _exposed(flow: FunctionFlow, event: Event) -> Exit | None:
     """The way out on which the session stays as its user left it."""
     info = flow.sessions[event.identity]
     thrown = [
-        way for way in flow.exits if way.error is not None and way.error.by_yield and event.identity in way.state.sessions
+        way
+        for way in flow.exits
+        if way.error is not None and way.error.by_yield and event.identity in way.state.sessions
     ]
     bad = [way for way in thrown if leaks(way.state.sessions[event.identity])]
     if not bad:
@@ -58,9 +60,7 @@ def _exposed(flow: FunctionFlow, event: Event) -> Exit | None:
 def _finding(context: Context, flow: FunctionFlow, event: Event, way: Exit) -> Finding:
     info = flow.sessions[event.identity]
     function = flow.reference.function
-    affects = [
-        context.affected(reference, message) for reference, message in context.project.users_of(flow.reference)
-    ]
+    affects = [context.affected(reference, message) for reference, message in context.project.users_of(flow.reference)]
     only_cancelled = way.error is not None and way.error.kind in (errors.CANCELLED, errors.ABANDONED)
     what = "is cancelled" if only_cancelled else "raises or is cancelled"
     message = (

@@ -14,7 +14,7 @@ from session_lint.flow.effects import Effects
 from session_lint.flow.errors import Error
 from session_lint.flow.outcome import Outcome
 from session_lint.flow.result import SessionInfo
-from session_lint.flow.state import BROKEN, CLOSED, NONE, OPEN, SUSPECT, ENTRY, Mark, SessionState, State, States
+from session_lint.flow.state import BROKEN, CLOSED, ENTRY, NONE, OPEN, SUSPECT, Mark, SessionState, State, States
 from session_lint.flow.values import (
     ASYNC_CONNECTION,
     CONNECTION,
@@ -46,6 +46,7 @@ from session_lint.project import sqlalchemy_names as names
 from session_lint.project.modules import ClassRef, FunctionRef
 
 if TYPE_CHECKING:
+
     Pairs = list[tuple[State, Value]]
 
 Arguments = tuple[tuple["str | None", Value, ir.Expr], ...]
@@ -63,7 +64,9 @@ _NEVER_RETURN = {
     "pytest.fail": "Failed",
     "pytest.skip": "Skipped",
 }
-_STORING = frozenset("append add put put_nowait insert extend setdefault register push enter_context callback send".split())
+_STORING = frozenset(
+    "append add put put_nowait insert extend setdefault register push enter_context callback send".split()
+)
 _FACTORY_NAME = re.compile(
     r"^_*(session_?local|async_?session_?local|session_?maker|session_?factory|async_session(_maker|_factory)?|"
     r"(create|make|new|open)_(\w+_)?session|Session|AsyncSession|db_session_factory|_session_factory|_session_maker)$",
@@ -96,7 +99,9 @@ class Calls(Effects):
     def hand_over(self, value: Value, state: State) -> State:
         raise NotImplementedError
 
-    def enter_value(self, value: Value, state: State, place: ir.Place, name: str, outcome: Outcome) -> tuple[State, Value]:
+    def enter_value(
+        self, value: Value, state: State, place: ir.Place, name: str, outcome: Outcome
+    ) -> tuple[State, Value]:
         raise NotImplementedError
 
     def not_awaited(self, value: Coroutine, state: State) -> None:
@@ -162,7 +167,9 @@ class Calls(Effects):
                 for after, value in self.evaluate(argument.value, before, outcome, "item", calm)
             ]
             if len(pairs) > 1:
-                unique = {(after.key, tuple([value for _, value, _ in known])): (after, known) for after, known in pairs}
+                unique = {
+                    (after.key, tuple([value for _, value, _ in known])): (after, known) for after, known in pairs
+                }
                 pairs = list(unique.values())[: States.LIMIT]
         return pairs
 
@@ -230,7 +237,14 @@ class Calls(Effects):
         return [(state, None)]
 
     def _session_method(
-        self, owner: Session, name: str, node: ir.Call, arguments: Arguments, state: State, outcome: Outcome, purpose: str
+        self,
+        owner: Session,
+        name: str,
+        node: ir.Call,
+        arguments: Arguments,
+        state: State,
+        outcome: Outcome,
+        purpose: str,
     ) -> Pairs:
         identity = owner.identity
         info = self.flow.sessions[identity]
@@ -243,7 +257,7 @@ class Calls(Effects):
             kind = ops.WRITE if statement is not None and self._writes(statement) else ops.READ
         if kind == ops.QUERY:
             return [(state, Query(identity))]
-        if kind in (ops.BEGIN, ops.SAVEPOINT) and (purpose == "with" or name == "begin" and purpose == "item"):
+        if kind in (ops.BEGIN, ops.SAVEPOINT) and (purpose == "with" or (name == "begin" and purpose == "item")):
             return [(state, Transaction(identity, kind == ops.SAVEPOINT))]
         if name in ("__enter__", "__aenter__"):
             return [(state, owner)]
@@ -276,7 +290,7 @@ class Calls(Effects):
             said = words(statement.function).split(".")
             if said[-1] in ("text", "TextClause") and statement.arguments:
                 return self._writes(statement.arguments[0].value)
-            if said[0] in ("insert", "update", "delete") or any([word in names.WRITING_STATEMENTS for word in said]):
+            if said[0] in self.writing_names() or any([word in names.WRITING_STATEMENTS for word in said]):
                 return True
             base = statement.function
             while isinstance(base, (ir.Attribute, ir.Call)):
@@ -347,7 +361,11 @@ class Calls(Effects):
         if name in ("__next__", "__anext__", "send", "asend"):
             return [self.next_of(owner, node, state)]
         yielded = self.project.statics.yielded(owner.reference)
-        if name in ops.SESSION_METHODS and isinstance(yielded, (Borrowed, Registry)) and name not in ("close", "aclose"):
+        if (
+            name in ops.SESSION_METHODS
+            and isinstance(yielded, (Borrowed, Registry))
+            and name not in ("close", "aclose")
+        ):
             self.event(result.GENERATOR_USED, node.place, (), self.label(node), None, owner.reference)
         return [(state, None)]
 
@@ -396,6 +414,10 @@ class Calls(Effects):
         if contract is None:
             return self._unknown(node, arguments, state, outcome, label, False)
         self.cancellation_known = function.is_async
+        given: Path | None = None
+        if contract.returned is not None:
+            root = contract.returned.identity
+            state, given = self._root(root, contract, dict(bindings), callee.receiver, state, node.place)
         unknown = self._unknown_to(contract, reference, bindings)
         for value in unknown:
             if isinstance(value, Session):
@@ -405,11 +427,8 @@ class Calls(Effects):
             if not isinstance(value, Session):
                 returned = [self._lend_indirectly(value, node, label, after) for after in returned]
         value = self._result(callee, bindings)
-        if contract.returned is not None:
-            state, identity = self._root(
-                contract.returned.identity, contract, dict(bindings), callee.receiver, state, node.place
-            )
-            value = contract.returned._replace(identity=identity) if identity in state.sessions else value  # type: ignore[arg-type]
+        if contract.returned is not None and given is not None and given in state.sessions:
+            value = contract.returned._replace(identity=given)
         pairs: Pairs = []
         for after in returned:
             if isinstance(value, Opened):
@@ -502,9 +521,7 @@ class Calls(Effects):
             if root in identities:
                 identity = identities[root]
                 session = state.sessions[identity]
-                checked = self._check_use(
-                    session, self.flow.sessions[identity], ops.READ, place, label, state, outcome
-                )
+                checked = self._check_use(session, self.flow.sessions[identity], ops.READ, place, label, state, outcome)
                 if not session.touched:
                     self.flow.first_uses.add(identity)
                 state = state.set(identity, checked)
@@ -521,7 +538,14 @@ class Calls(Effects):
                     identity = identities[root]
                     after = after.set(identity, compose(after.sessions[identity], effect, place, label))
                     if effect.commits:
-                        self.event(result.COMMITTED, place, identity, label, after.sessions[identity], "callee" if root in always else "callee, perhaps")
+                        self.event(
+                            result.COMMITTED,
+                            place,
+                            identity,
+                            label,
+                            after.sessions[identity],
+                            "callee" if root in always else "callee, perhaps",
+                        )
                     elif effect.dirty:
                         self.event(result.WROTE, place, identity, label, after.sessions[identity], "callee")
             if way.error is None:
@@ -564,7 +588,9 @@ class Calls(Effects):
         function = callee.function
         if function.is_generator or self.depth >= _MAX_DEPTH or (function.is_async and purpose == "dropped"):
             return self._unknown(node, arguments, state, outcome, self.label(node), False)
-        for after, value in self.project.inline(self, function, dict(self._bind_plain(function, arguments)), state, outcome):
+        for after, value in self.project.inline(
+            self, function, dict(self._bind_plain(function, arguments)), state, outcome
+        ):
             return [(after, value)]
         return []
 
@@ -708,9 +734,7 @@ class Calls(Effects):
                         state = state.set(session.identity, known._replace(transaction=used, touched=True, handed=True))
         return state
 
-    def _lend(
-        self, owner: Session, node: ir.Call, label: str, closes: bool, state: State, outcome: Outcome
-    ) -> State:
+    def _lend(self, owner: Session, node: ir.Call, label: str, closes: bool, state: State, outcome: Outcome) -> State:
         identity = owner.identity
         if identity not in state.sessions:
             return state
@@ -728,7 +752,9 @@ class Calls(Effects):
             touched=True,
             handed=True,
         ).mark(used=session.witness.used or mark)
-        broken = after._replace(transaction=SUSPECT).mark(failed=Mark(node.place, f"{label} may fail here"), swallowed=None)
+        broken = after._replace(transaction=SUSPECT).mark(
+            failed=Mark(node.place, f"{label} may fail here"), swallowed=None
+        )
         outcome.raises.add(state.set(identity, broken), Error(errors.DATABASE, node.place, label))
         outcome.raises.add(state.set(identity, broken), Error(errors.INTEGRITY, node.place, label))
         return state.set(identity, after)
@@ -832,7 +858,9 @@ def words(node: ir.Expr) -> str:
         base = node.base
         while isinstance(base, ir.Await):
             base = base.value
-        return f"{words(base)}.{node.name}" if isinstance(base, (ir.Name, ir.Attribute, ir.Call)) else f"(...).{node.name}"
+        return (
+            f"{words(base)}.{node.name}" if isinstance(base, (ir.Name, ir.Attribute, ir.Call)) else f"(...).{node.name}"
+        )
     if isinstance(node, ir.Call):
         return f"{words(node.function)}()"
     return "(...)"
@@ -857,6 +885,3 @@ def _inside(inner: ir.Place, outer: ir.Place) -> bool:
 
 def _has_decorator(function: ir.Function, name: str) -> bool:
     return any([isinstance(item, ir.Name) and item.path[-1] == name for item in function.decorators])
-
-
-_KEEP = (CLOSED,)

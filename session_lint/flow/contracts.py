@@ -57,8 +57,9 @@ def contract_of(flow: FunctionFlow) -> Contract:
     me = function.parameters[0].name if function.owner and function.parameters else ""
     roots = tuple(sorted(touched))
     infos = {root: flow.sessions[root] for root in roots if root in flow.sessions}
-    return Contract(tuple(ways.values()), roots, frozenset(foreign), frozenset(flow.first_uses), infos, me, _returned(flow, foreign))
-
+    return Contract(
+        tuple(ways.values()), roots, frozenset(foreign), frozenset(flow.first_uses), infos, me, _returned(flow, foreign)
+    )
 
 
 def _returned(flow: FunctionFlow, foreign: set[Path]) -> Query | Session | None:
@@ -93,7 +94,9 @@ def compose(before: SessionState, effect: SessionState, place: ir.Place, label: 
         marks["wrote"] = Mark(place, f"{label} writes here")
     if transaction in BROKEN:
         what = effect.witness.failed.text if effect.witness.failed is not None else "it fails"
-        marks["failed"] = Mark(place, f"{label} may fail here ({what})" if "may fail" not in what else f"{label} may fail here")
+        marks["failed"] = Mark(
+            place, f"{label} may fail here ({what})" if "may fail" not in what else f"{label} may fail here"
+        )
         marks["swallowed"] = Mark(place, f"{label} swallows the error") if effect.witness.swallowed else None
     if effect.reset:
         marks["ended"] = Mark(place, f"{label} ends the transaction here")

@@ -12,7 +12,20 @@ from session_lint.flow import operations as ops
 from session_lint.flow.errors import Error
 from session_lint.flow.outcome import Outcome
 from session_lint.flow.result import Event, Frame, FunctionFlow, SessionInfo
-from session_lint.flow.state import BROKEN, CLOSED, CUT, ENTRY, FAILED, NONE, OPEN, SUSPECT, Mark, SessionState, State, Witness
+from session_lint.flow.state import (
+    BROKEN,
+    CLOSED,
+    CUT,
+    ENTRY,
+    FAILED,
+    NONE,
+    OPEN,
+    SUSPECT,
+    Mark,
+    SessionState,
+    State,
+    Witness,
+)
 from session_lint.flow.values import Path, SessionType
 from session_lint.project.modules import FunctionRef, Module
 
@@ -47,7 +60,13 @@ class Effects:
         self.frames.pop()
 
     def event(
-        self, kind: str, place: ir.Place, identity: Path, text: str, state: SessionState | None = None, detail: object = None
+        self,
+        kind: str,
+        place: ir.Place,
+        identity: Path,
+        text: str,
+        state: SessionState | None = None,
+        detail: object = None,
     ) -> None:
         """Record an event once per place, session and state that matters."""
         witness = (state.transaction, state.witness.failed, state.begun, state.savepoints) if state else None
@@ -107,19 +126,28 @@ class Effects:
         session = session._replace(touched=True)
         if kind == ops.ADD:
             self.event(result.WROTE, place, identity, text, session)
-            return state.set(identity, session._replace(dirty=True, pending=True).mark(wrote=session.witness.wrote or mark))
+            return state.set(
+                identity, session._replace(dirty=True, pending=True).mark(wrote=session.witness.wrote or mark)
+            )
         if session.witness.used is None:
             session = session.mark(used=mark)
         if kind == ops.BEGIN:
             # A session takes no connection before its first statement, so there is nothing that could fail.
-            return state.set(identity, session._replace(transaction=NONE if session.transaction == ENTRY else session.transaction))
+            return state.set(
+                identity, session._replace(transaction=NONE if session.transaction == ENTRY else session.transaction)
+            )
         self._failures(session, identity, kind, place, text, state, outcome, info)
         if kind == ops.COMMIT:
             self.event(result.COMMITTED, place, identity, text, session)
             if session.savepoints:
                 self.event(result.COMMIT_IN_SAVEPOINT, place, identity, text, session)
             after = session._replace(
-                transaction=NONE, dirty=False, pending=False, reset=True, commits=min(session.commits + 1, 2), begun=_ended(session)
+                transaction=NONE,
+                dirty=False,
+                pending=False,
+                reset=True,
+                commits=min(session.commits + 1, 2),
+                begun=_ended(session),
             )
             return state.set(identity, after.mark(ended=Mark(place, f"{text} ends the transaction here"), wrote=None))
         if kind in (ops.WRITE, ops.FLUSH):

@@ -22,7 +22,13 @@ ABANDONED = "abandoned"  # GeneratorExit at a yield
 _EVERYTHING = ("BaseException",)
 _EXCEPTION = ("Exception", *_EVERYTHING)
 _SQLALCHEMY = ("SQLAlchemyError", "DBAPIError", "StatementError")
-_INTEGRITY = ("IntegrityError", "UniqueViolation", "UniqueViolationError", "ForeignKeyViolation", "ForeignKeyViolationError")
+_INTEGRITY = (
+    "IntegrityError",
+    "UniqueViolation",
+    "UniqueViolationError",
+    "ForeignKeyViolation",
+    "ForeignKeyViolationError",
+)
 _OPERATIONAL = (
     "DatabaseError",
     "OperationalError",

@@ -13,15 +13,17 @@ from session_lint.flow.errors import Error
 from session_lint.flow.managers import Managers
 from session_lint.flow.outcome import Outcome
 from session_lint.flow.result import SessionInfo
-from session_lint.flow.state import CLOSED, ENTRY, NONE, OPEN, Mark, SessionState, State, States, Witness
+from session_lint.flow.state import ENTRY, NONE, OPEN, Mark, SessionState, State, States
 from session_lint.flow.values import (
     Borrowed,
+    ClassValue,
     Closure,
     Const,
     Coroutine,
     Dependency,
     Engine,
     Extension,
+    ExternalValue,
     Factory,
     Generator,
     Instance,
@@ -29,13 +31,12 @@ from session_lint.flow.values import (
     Manager,
     Method,
     ModuleValue,
-    ClassValue,
-    ExternalValue,
     Opened,
     Path,
     Query,
     Registry,
     Session,
+    SessionType,
     Transaction,
     Truth,
     Value,
@@ -76,7 +77,9 @@ class Evaluation(Managers):
             if index == 0 and self.function.owner and self.function.owner in self.module.classes:
                 if not any([decorator_name(decorator) == "staticmethod" for decorator in self.function.decorators]):
                     owner = ClassRef(self.module, self.module.classes[self.function.owner])
-                    is_class = any([decorator_name(decorator) == "classmethod" for decorator in self.function.decorators])
+                    is_class = any(
+                        [decorator_name(decorator) == "classmethod" for decorator in self.function.decorators]
+                    )
                     state = state.bind(path, ClassValue(owner) if is_class else Instance(owner, path, ()))
                     continue
             value, dependency = self.project.parameter(self.flow.reference, parameter)
@@ -85,7 +88,9 @@ class Evaluation(Managers):
                 value = Borrowed(kind) if kind else self.project.passed_on(self.flow.reference, parameter)
             if isinstance(value, Borrowed):
                 state = self._parameter(path, value, dependency, state)
-                if parameter.default == ir.Constant(None) and not self.project.is_injected(self.flow.reference, parameter):
+                if parameter.default == ir.Constant(None) and not self.project.is_injected(
+                    self.flow.reference, parameter
+                ):
                     optional = path
             elif value is not None:
                 state = state.bind(path, value if not isinstance(value, Instance) else value._replace(path=path))
@@ -156,12 +161,14 @@ class Evaluation(Managers):
         if isinstance(value, Borrowed):
             identity = path or (f"@{place[0]}:{place[1]}",)
             if identity not in state.sessions:
-                state = self.track(SessionInfo(identity, ".".join(path), origin, value.type, place), SessionState(), state)
+                state = self.track(
+                    SessionInfo(identity, ".".join(path), origin, value.type, place), SessionState(), state
+                )
             return state, Session(identity)
         if isinstance(value, Registry):
             identity = ("~", *value.identity)
             if identity not in state.sessions:
-                kind = shapes.SessionType("session", value.is_async, Confidence.CERTAIN)
+                kind = SessionType("session", value.is_async, Confidence.CERTAIN)
                 name = ".".join(path) or "session"
                 info = SessionInfo(identity, name, result.AMBIENT, kind, place, None, value.framework)
                 state = self.track(info, SessionState(), state)
@@ -245,7 +252,9 @@ class Evaluation(Managers):
             ]
             if len(pairs) > 1:
                 pairs = list({(after.key, values): (after, values) for after, values in pairs}.values())[: States.LIMIT]
-        return [(after, Items(values) if keep and any([v is not None for v in values]) else None) for after, values in pairs]
+        return [
+            (after, Items(values) if keep and any([v is not None for v in values]) else None) for after, values in pairs
+        ]
 
     def _attribute(self, node: ir.Attribute, state: State, outcome: Outcome, purpose: str) -> Pairs:
         pairs: Pairs = []
@@ -325,12 +334,18 @@ class Evaluation(Managers):
                 if not decided:
                     pairs += self.evaluate(node.right, after, outcome)
             return distinct(pairs)
-        return [(after, Const(verdict) if verdict is not None else None) for after, verdict in self.test(node, state, outcome)]
+        return [
+            (after, Const(verdict) if verdict is not None else None)
+            for after, verdict in self.test(node, state, outcome)
+        ]
 
     def test(self, node: ir.Expr, state: State, outcome: Outcome) -> list[tuple[State, bool | None]]:
         """Evaluate a condition: the states after it and the verdict in each, None where it is open."""
         if isinstance(node, ir.Not):
-            return [(after, None if verdict is None else not verdict) for after, verdict in self.test(node.value, state, outcome)]
+            return [
+                (after, None if verdict is None else not verdict)
+                for after, verdict in self.test(node.value, state, outcome)
+            ]
         if isinstance(node, ir.Boolean):
             return self._test_boolean(node, state, outcome)
         if isinstance(node, ir.Compare):
@@ -409,7 +424,13 @@ class Evaluation(Managers):
         if isinstance(old, Session) and old != value and old.identity in state.sessions:
             session = state.sessions[old.identity]
             others = [known for known, held in state.variables.items() if known != path and old in _contents(held)]
-            if session.owned and not others and not self._is_conditional(path) and session.transaction in (OPEN, "failed") and not session.handed:
+            if (
+                session.owned
+                and not others
+                and not self._is_conditional(path)
+                and session.transaction in (OPEN, "failed")
+                and not session.handed
+            ):
                 self.event(result.OVERWRITTEN, _place_of(node), old.identity, path[-1], session)
         return state.bind(path, value)
 
@@ -482,7 +503,6 @@ class Evaluation(Managers):
         return ".".join(path)
 
 
-_UNUSED = (CLOSED, Witness)
 
 
 def _truth(value: Value) -> bool | None:

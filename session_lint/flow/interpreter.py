@@ -15,10 +15,10 @@ from session_lint import ir
 from session_lint.flow import errors
 from session_lint.flow.errors import Error
 from session_lint.flow.evaluation import Evaluation
-from session_lint.flow.outcome import Outcome, Raises, Returns
-from session_lint.flow.result import Exit, Frame, FunctionFlow
+from session_lint.flow.outcome import Outcome, Raises
+from session_lint.flow.result import Exit, FunctionFlow
 from session_lint.flow.state import BROKEN, Mark, State, States
-from session_lint.flow.values import Const, Coroutine, Items, Session, Value
+from session_lint.flow.values import Coroutine, Items, Session, Value
 from session_lint.project.modules import FunctionRef
 
 if TYPE_CHECKING:
@@ -317,7 +317,11 @@ class Interpreter(Evaluation):
                     continue
                 expected = any([errors.is_conflict_type(name) for name in types])
                 taken = pairs
-                if verdict == "maybe" and error.kind == errors.ANY and not any([errors.is_database_type(n) for n in types]):
+                if (
+                    verdict == "maybe"
+                    and error.kind == errors.ANY
+                    and not any([errors.is_database_type(n) for n in types])
+                ):
                     # `except ValueError`: what broke the session was no ValueError.
                     taken = [pair for pair in pairs if not _is_broken(pair[0])]
                 self._run_handler(handler, taken, error, expected, result)
@@ -421,7 +425,11 @@ class Interpreter(Evaluation):
             for index, part in enumerate(target.items):
                 state = self.assign(part, values[index] if values else None, state, node)
             return state
-        if isinstance(target, ir.Subscript) and isinstance(target.base, ir.Name) and self._stays_here(target.base, node):
+        if (
+            isinstance(target, ir.Subscript)
+            and isinstance(target.base, ir.Name)
+            and self._stays_here(target.base, node)
+        ):
             return state
         if isinstance(target, (ir.Subscript, ir.Attribute)):
             return self.hand_over(value, state)
@@ -444,8 +452,6 @@ class Interpreter(Evaluation):
         name = target.path if isinstance(target, ir.Name) else ("?",)
         return self.materialise(value, state, name, node.place, "attribute")
 
-
-__all__ = ["Interpreter", "Outcome", "Returns", "boolean"]
 
 def _is_broken(state: State) -> bool:
     return any([session.transaction in BROKEN for session in state.sessions.values()])

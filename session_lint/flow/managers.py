@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from session_lint import ir
-from session_lint.findings import Confidence
 from session_lint.flow import errors, result
 from session_lint.flow import operations as ops
 from session_lint.flow.calls import Calls
@@ -21,6 +20,7 @@ from session_lint.flow.values import (
     Path,
     Registry,
     Session,
+    SessionType,
     Transaction,
     Value,
 )
@@ -70,7 +70,9 @@ class Managers(Calls):
             # SAVEPOINT comes after a flush of what was added before it: that is not protected.
             state = self.operate(state, value.identity, ops.SAVEPOINT, node.place, text, outcome)
             session = state.sessions[value.identity]
-            state = state.set(value.identity, session._replace(transaction=OPEN, savepoints=min(session.savepoints + 1, 2)))
+            state = state.set(
+                value.identity, session._replace(transaction=OPEN, savepoints=min(session.savepoints + 1, 2))
+            )
             return [(state, Manager("savepoint", Session(value.identity)), value)]
         state = self.operate(state, value.identity, ops.BEGIN, node.place, text, outcome)
         session = state.sessions[value.identity]
@@ -125,7 +127,7 @@ class Managers(Calls):
 
     def _provided(
         self,
-        kind: shapes.SessionType,
+        kind: SessionType,
         state: State,
         node: ir.With,
         item: ir.WithItem,
@@ -151,13 +153,14 @@ class Managers(Calls):
             seen = statics.usage(self.flow.reference).get(item.target.path)
             kind = shapes.recognise(item.target.path[0], seen, statics.uses_sqlalchemy(self.module))
             if kind is not None:
-                if not isinstance(node, ir.With) or node.is_async != kind.is_async:
-                    kind = kind._replace(is_async=node.is_async and kind.is_async)
+                kind = kind._replace(is_async=node.is_async and kind.is_async)
                 state, manager, bound = self._provided(kind, state, node, item, None, "foreign")
                 return [(state, manager, bound)]
         return [(state, Manager("null", None), None)]
 
-    def enter_value(self, value: Value, state: State, place: ir.Place, name: str, outcome: Outcome) -> tuple[State, Value]:
+    def enter_value(
+        self, value: Value, state: State, place: ir.Place, name: str, outcome: Outcome
+    ) -> tuple[State, Value]:
         """`stack.enter_context(value)`: the stack will leave it."""
         item = ir.WithItem(ir.UNKNOWN, None)
         node = ir.With((item,), (), False, place)
@@ -200,7 +203,9 @@ class Managers(Calls):
             closed = Mark(node.place, f"the with block closes {info.name} here")
             # A provider that can't be seen may well commit.
             handed = session.handed or manager.kind == "foreign"
-            return [state.set(identity, session._replace(transaction=CLOSED, owned=False, handed=handed).mark(ended=closed))]
+            return [
+                state.set(identity, session._replace(transaction=CLOSED, owned=False, handed=handed).mark(ended=closed))
+            ]
         if manager.kind == "savepoint":
             # RELEASE flushes: if that fails, the block rolls back to the savepoint and raises.
             restored = session._replace(
@@ -321,10 +326,15 @@ class Managers(Calls):
         for state in inner.breaks:
             session = state.sessions[identity]
             if inline and not immediate and session.transaction not in (CLOSED, NONE):
-                place = next((inner.place for inner in ir.statements(node.body) if isinstance(inner, ir.Break)), node.place)
+                place = next(
+                    (inner.place for inner in ir.statements(node.body) if isinstance(inner, ir.Break)), node.place
+                )
                 self.event(result.LOOP_LEFT, place, identity, "break", session, value.reference)
         for state, error in inner.raises:
             outcome.raises.add(state, error)
+
+    def name_session(self, value: Value, target: ir.Expr | None) -> None:
+        raise NotImplementedError
 
     def run_block(self, body: tuple[ir.Stmt, ...], states: States, outcome: Outcome) -> None:
         raise NotImplementedError
@@ -340,6 +350,3 @@ def _first_call(node: ir.Expr, statement: ir.With) -> ir.Place:
         if isinstance(part, ir.Call):
             return part.place
     return statement.place
-
-
-_CERTAINTY = Confidence

@@ -63,7 +63,9 @@ CALM_FUNCTIONS = frozenset(
 )
 """Builtins that a reader does not expect to raise."""
 
-CALM_OBJECTS = frozenset({"logger", "log", "logging", "_logger", "LOG", "LOGGER", "_log", "structlog", "console", "click"})
+CALM_OBJECTS = frozenset(
+    {"logger", "log", "logging", "_logger", "LOG", "LOGGER", "_log", "structlog", "console", "click"}
+)
 CALM_METHODS = frozenset(
     "append extend items keys values strip lower upper startswith endswith format join split replace add_done_callback "
     "info debug warning error exception critical warn bind where filter filter_by order_by limit offset options join "

@@ -75,9 +75,7 @@ class State:
 
     __slots__ = ("_key", "sessions", "thrown", "variables")
 
-    def __init__(
-        self, variables: dict[Path, Value], sessions: dict[Path, SessionState], thrown: bool = False
-    ) -> None:
+    def __init__(self, variables: dict[Path, Value], sessions: dict[Path, SessionState], thrown: bool = False) -> None:
         self.variables = variables
         self.sessions = sessions
         self.thrown = thrown

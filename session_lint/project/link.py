@@ -18,8 +18,8 @@ from session_lint.flow.state import BROKEN, OPEN
 from session_lint.flow.values import Borrowed, Dependency, Function, Instance, Path, Value
 from session_lint.project import shapes
 from session_lint.project.modules import ClassRef, External, FunctionRef, Module, SymbolTable
-from session_lint.project.sqlalchemy_names import weaker
 from session_lint.project.provider import UNSEEN, Provider, provider_of
+from session_lint.project.sqlalchemy_names import weaker
 from session_lint.project.statics import Statics
 from session_lint.settings import Settings
 
@@ -83,7 +83,9 @@ class Project:
         try:
             self._flows[key] = Interpreter(self, reference).run()
         except RecursionError:
-            self.notes.append(f"{reference.module.path}: {reference.function.qualname} is nested too deeply to be judged")
+            self.notes.append(
+                f"{reference.module.path}: {reference.function.qualname} is nested too deeply to be judged"
+            )
             self._flows[key] = FunctionFlow(reference, unresolved=True)
         except Exception as error:  # a bug of ours in one function must not cost the rest its findings
             self.failures.append((reference, f"{reference.function.qualname}: {type(error).__name__}: {error}"))
@@ -304,7 +306,9 @@ class Project:
             definition = module.classes.get(last)
             if definition is not None and (f"{module.name}.{last}" == name or name == last):
                 for symbol in self.table.ancestors(ClassRef(module, definition)):
-                    found.append(symbol.name if isinstance(symbol, External) else getattr(symbol, "definition", definition).name)
+                    found.append(
+                        symbol.name if isinstance(symbol, External) else getattr(symbol, "definition", definition).name
+                    )
                 for base in definition.bases:
                     if isinstance(base, ir.Name):
                         found.append(base.path[-1])
@@ -342,7 +346,11 @@ class Project:
         me, names = (parameters[0], parameters[1:]) if parameters else ("", [])
         fields: dict[str, list[str]] = {}
         for statement in ir.statements(method.function.body):
-            if isinstance(statement, ir.Assign) and isinstance(statement.value, ir.Name) and len(statement.value.path) == 1:
+            if (
+                isinstance(statement, ir.Assign)
+                and isinstance(statement.value, ir.Name)
+                and len(statement.value.path) == 1
+            ):
                 for target in statement.targets:
                     if isinstance(target, ir.Name) and len(target.path) == 2 and target.path[0] == me:
                         fields.setdefault(statement.value.path[0], []).append(target.path[1])
@@ -353,7 +361,9 @@ class Project:
     def _super_fields(self, reference: ClassRef, call: ir.Call, fields: dict[str, list[str]]) -> None:
         """`super().__init__(session)`: the base class keeps it."""
         function = call.function
-        if not (isinstance(function, ir.Attribute) and function.name == "__init__" and isinstance(function.base, ir.Call)):
+        if not (
+            isinstance(function, ir.Attribute) and function.name == "__init__" and isinstance(function.base, ir.Call)
+        ):
             return
         for base in self.table.bases(reference):
             if isinstance(base, ClassRef):

@@ -66,8 +66,10 @@ class Module:
                 continue
             known = self.variables.get(name)
             if known is None or (known.value in (None, ir.Constant(None)) and statement.value is not None):
-                self.variables[name] = statement if known is None or known.annotation is None else statement._replace(
-                    annotation=known.annotation
+                self.variables[name] = (
+                    statement
+                    if known is None or known.annotation is None
+                    else statement._replace(annotation=known.annotation)
                 )
 
     def _collect_nested(self, body: tuple[ir.Stmt, ...]) -> None:

@@ -64,7 +64,11 @@ ENGINE_CLASSES: dict[str, bool] = {
     "sqlalchemy.ext.asyncio.AsyncEngine": True,
     "sqlalchemy.ext.asyncio.engine.AsyncEngine": True,
 }
-EXTENSIONS = ("flask_sqlalchemy.SQLAlchemy", "flask_sqlalchemy.extension.SQLAlchemy", "flask_sqlalchemy_lite.SQLAlchemy")
+EXTENSIONS = (
+    "flask_sqlalchemy.SQLAlchemy",
+    "flask_sqlalchemy.extension.SQLAlchemy",
+    "flask_sqlalchemy_lite.SQLAlchemy",
+)
 
 DEPENDS = ("fastapi.Depends", "fastapi.params.Depends", "fastapi.Security", "fastapi.param_functions.Depends")
 CONTEXT_MANAGERS = ("contextlib.contextmanager", "contextlib.asynccontextmanager")

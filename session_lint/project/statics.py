@@ -428,7 +428,9 @@ class Statics:
             if owner is not None:
                 reference_ = ClassRef(module, owner)
                 is_class = any([decorator_name(decorator) == "classmethod" for decorator in function.decorators])
-                local[function.parameters[0].name] = ClassValue(reference_) if is_class else Instance(reference_, (), ())
+                local[function.parameters[0].name] = (
+                    ClassValue(reference_) if is_class else Instance(reference_, (), ())
+                )
         for statement in ir.statements(function.body):
             if isinstance(statement, ir.Assign) and statement.value is not None:
                 for target in statement.targets:
@@ -547,12 +549,12 @@ class Statics:
         return self._uses_sqlalchemy[key]
 
 
-def ManagerMaker(function: Function) -> Value:  # noqa: N802 - reads as a value's name
+def ManagerMaker(function: Function) -> Value:
     """`contextmanager(f)`: a function whose result is a context manager."""
     return Function(FunctionRef(function.reference.module, _as_manager(function.reference.function)), function.receiver)
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _as_manager(function: ir.Function) -> ir.Function:
     return function._replace(decorators=(*function.decorators, ir.Name(("contextmanager",))))
 
@@ -591,4 +593,6 @@ def decorator_name(decorator: ir.Expr) -> str:
 
 
 def _is_property(function: ir.Function) -> bool:
-    return any([decorator_name(decorator) in ("property", "cached_property", "reify") for decorator in function.decorators])
+    return any(
+        [decorator_name(decorator) in ("property", "cached_property", "reify") for decorator in function.decorators]
+    )
