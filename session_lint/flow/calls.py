@@ -448,7 +448,7 @@ class Calls(Effects):
     def _result(self, callee: Function, bindings: tuple[tuple[str, Value], ...]) -> Value:
         value = self.project.statics.returned(callee.reference)
         held = [given for _, given in bindings if _carries(given)]
-        if isinstance(value, Instance) and held and not value.fields:
+        if isinstance(value, Instance) and held and not value.fields and self.project.holds_session(value.reference):
             # `get_repositories(session)`: the object that comes back works with the session that went in.
             return value._replace(fields=tuple([("?", session) for given in held for session in _direct(given)]))
         return value

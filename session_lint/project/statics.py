@@ -168,14 +168,21 @@ class Statics:
             method = self.table.method(value.reference, name)
             if method is not None:
                 if _is_property(method.function):
-                    return _carrying(self.returned(method), carried)
+                    return self._carrying(self.returned(method), carried)
                 return Function(method, value if isinstance(value, Instance) else None)
             found = self.fields(value.reference).get(name)
             if isinstance(found, Borrowed):
                 # Somewhere in the object is a session; a field that holds one is most likely that one.
                 return next((known for field, known in carried if field == "?"), found)
-            return _carrying(found, carried)
+            return self._carrying(found, carried)
         return None
+
+    def _carrying(self, value: Value, fields: tuple[tuple[str, Value], ...]) -> Value:
+        """An object that is reached through another one works with the sessions of that one, if it keeps any."""
+        if isinstance(value, Instance) and fields and not value.fields and not value.path:
+            if any([isinstance(kept, Borrowed) for kept in self.fields(value.reference).values()]):
+                return value._replace(fields=tuple([("?", held) for _, held in fields]))
+        return value
 
     # ------------------------------------------------------------------------------------------ expressions
 
@@ -564,13 +571,6 @@ def _item(value: Items, index: tuple[ir.Expr, ...]) -> Value:
     if isinstance(number, int) and not isinstance(number, bool) and 0 <= number < len(value.items):
         return value.items[number]
     return None
-
-
-def _carrying(value: Value, fields: tuple[tuple[str, Value], ...]) -> Value:
-    """An object that is reached through another one works with the sessions of that one."""
-    if isinstance(value, Instance) and fields and not value.fields and not value.path:
-        return value._replace(fields=tuple([("?", held) for _, held in fields]))
-    return value
 
 
 def _settled(value: Value, identity: tuple[str, ...]) -> Value:
