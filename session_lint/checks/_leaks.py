@@ -68,10 +68,11 @@ def _leaking(context: Context, flow: FunctionFlow, info: SessionInfo) -> Iterato
         return
     closes = any(
         [
-            way.state.sessions[info.identity].transaction == CLOSED
+            CLOSED == way.state.sessions[info.identity].transaction
             for way in flow.exits
             if info.identity in way.state.sessions
         ]
+        + [event.kind == result.CLOSED_BY_HAND and event.identity == info.identity for event in flow.events]
     )
     normal = [way for way in sure if way.error is None]
     way = min(normal or sure, key=lambda way: way.place)

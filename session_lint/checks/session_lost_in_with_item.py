@@ -16,6 +16,6 @@ def check(context: Context) -> Iterator[Finding]:
         info = flow.sessions[event.identity]
         message = (
             f"the with block leaves `.{event.text}` and not the session itself, which is never closed; "
-            f"write `with {info.name} as session, session.{event.text}:`"
+            f"open the session as an item of its own, before `.{event.text}`"
         )
         yield context.finding(flow, event.place, message, certainty(info))
