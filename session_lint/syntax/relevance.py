@@ -12,10 +12,12 @@ from collections.abc import Sequence
 
 _WORDS = re.compile(
     r"session|sess\b|\bdb\b|_db\b|\bdb_|\bDB|engine|conn|commit|rollback|transaction|\btx\b|sqlalchemy|sqlmodel"
-    r"|Depends|\bquery\b|\.execute|flush|savepoint|contextmanager|ExitStack|dependenc|\buow\b|unit_of_work",
+    r"|Depends|\bquery\b|\.execute|flush|savepoint|IntegrityError|DBAPIError|OperationalError|Unique|\.save\(|\.create\("
+    r"|contextmanager|ExitStack|dependenc|\buow\b|unit_of_work",
     re.IGNORECASE,
 )
 _HOLDS_SESSION = re.compile(r"session|\bdb\b|_db\b|\bconn|transaction|engine|\brepo|\bdao\b|\buow\b", re.IGNORECASE)
+_SESSION_MODULE = re.compile(r"(^|[._])(db|database|sessions?|engine|connection)$")
 _SHORT = 12
 
 
@@ -26,11 +28,12 @@ def reduce(tree: ast.Module, lines: Sequence[str]) -> tuple[str, list[ast.stmt]]
     """
     text: list[str] = []
     kept: list[ast.stmt] = []
+    words = _words_of(tree, lines)
     for group in _groups(tree.body):
-        if any([_statement_matters(statement, lines) for statement in group]):
+        if any([_statement_matters(statement, lines, words) for statement in group]):
             statement = group[0]
             if len(group) == 1 and isinstance(statement, ast.ClassDef):
-                reduced = _reduce_class(statement, lines)
+                reduced = _reduce_class(statement, lines, words)
                 if reduced is not None:
                     text.append(reduced[0])
                     kept.append(reduced[1])
@@ -38,6 +41,34 @@ def reduce(tree: ast.Module, lines: Sequence[str]) -> tuple[str, list[ast.stmt]]
             text.extend(lines[_first_line(statement) - 1 : _last_line(group[-1])])
             kept.extend(group)
     return "".join(text), kept
+
+
+def _words_of(tree: ast.Module, lines: Sequence[str]) -> re.Pattern[str]:
+    """The words that matter in this file: those that matter everywhere, and the names that this file gives to them.
+
+    `Local = sessionmaker(engine)` makes `Local` such a word, `def current(): ... yield` over it makes `current` one.
+    """
+    names: set[str] = set()
+    for statement in tree.body:
+        if (
+            isinstance(statement, ast.Assign)
+            and _length(statement) <= _SHORT
+            and _WORDS.search(_source(statement, lines))
+        ):
+            names.update([target.id for target in statement.targets if isinstance(target, ast.Name)])
+        elif isinstance(statement, ast.ImportFrom) and _SESSION_MODULE.search(statement.module or ""):
+            names.update([alias.asname or alias.name for alias in statement.names])
+    names -= {"*"}
+    for _ in range(2):
+        words = re.compile(
+            "|".join([_WORDS.pattern, *[rf"\b{re.escape(name)}\b" for name in sorted(names)]]), re.IGNORECASE
+        )
+        for statement in tree.body:
+            if isinstance(statement, (ast.FunctionDef, ast.AsyncFunctionDef)) and statement.name not in names:
+                source = _source(statement, lines)
+                if "yield" in source and words.search(source):
+                    names.add(statement.name)
+    return words
 
 
 def _groups(body: Sequence[ast.stmt]) -> list[list[ast.stmt]]:
@@ -54,30 +85,33 @@ def _groups(body: Sequence[ast.stmt]) -> list[list[ast.stmt]]:
 
 
 def _first_line(statement: ast.stmt) -> int:
-    decorators = getattr(statement, "decorator_list", ())
+    decorators: list[ast.expr] = getattr(statement, "decorator_list", [])
     return min([statement.lineno, *[decorator.lineno for decorator in decorators]])
 
 
 def _last_line(statement: ast.stmt) -> int:
-    return statement.end_lineno or statement.lineno
+    return statement.lineno if statement.end_lineno is None else statement.end_lineno
 
 
 def _source(statement: ast.stmt, lines: Sequence[str]) -> str:
     return "".join(lines[_first_line(statement) - 1 : _last_line(statement)])
 
 
-def _statement_matters(statement: ast.stmt, lines: Sequence[str]) -> bool:
+def _statement_matters(statement: ast.stmt, lines: Sequence[str], words: re.Pattern[str] = _WORDS) -> bool:
     if isinstance(statement, (ast.Import, ast.ImportFrom, ast.ClassDef)):
         return True
     if isinstance(statement, (ast.FunctionDef, ast.AsyncFunctionDef)):
-        return _ends_by_raising(statement) or _WORDS.search(_source(statement, lines)) is not None
+        return _ends_by_raising(statement) or words.search(_source(statement, lines)) is not None
     if isinstance(statement, (ast.Assign, ast.AnnAssign)):
-        if isinstance(statement.value, (ast.Call, ast.Name, ast.Attribute, ast.Subscript)) and _length(statement) <= _SHORT:
+        if (
+            isinstance(statement.value, (ast.Call, ast.Name, ast.Attribute, ast.Subscript))
+            and _length(statement) <= _SHORT
+        ):
             return True
-        return _length(statement) <= _SHORT * 5 and _WORDS.search(_source(statement, lines)) is not None
+        return _length(statement) <= _SHORT * 5 and words.search(_source(statement, lines)) is not None
     if isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant):
         return False
-    return _WORDS.search(_source(statement, lines)) is not None
+    return words.search(_source(statement, lines)) is not None
 
 
 def _length(statement: ast.stmt) -> int:
@@ -91,18 +125,21 @@ def _ends_by_raising(function: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
     )
 
 
-def _reduce_class(statement: ast.ClassDef, lines: Sequence[str]) -> tuple[str, ast.ClassDef] | None:
+def _reduce_class(
+    statement: ast.ClassDef, lines: Sequence[str], words: re.Pattern[str]
+) -> tuple[str, ast.ClassDef] | None:
     """A class with only the members that may matter; None where it can't be cut (it stands on one line)."""
     first = statement.body[0]
     if _first_line(first) <= statement.lineno or any([len(group) > 1 for group in _groups(statement.body)]):
         return None
     source = _source(statement, lines)
-    every_method = _HOLDS_SESSION.search(source) is not None
-    members = [
-        member for member in statement.body if _member_matters(member, lines, every_method, _has_init_session(statement, lines))
-    ]
+    touches = words.search(source) is not None or _HOLDS_SESSION.search(source) is not None
+    holds = _has_init_session(statement, lines)
+    members = [member for member in statement.body if _member_matters(member, lines, words, touches, holds)]
     header = "".join(lines[_first_line(statement) - 1 : _first_line(first) - 1])
-    indentation = lines[_first_line(first) - 1][: len(lines[_first_line(first) - 1]) - len(lines[_first_line(first) - 1].lstrip())]
+    indentation = lines[_first_line(first) - 1][
+        : len(lines[_first_line(first) - 1]) - len(lines[_first_line(first) - 1].lstrip())
+    ]
     if not members:
         placeholder = ast.Pass(lineno=first.lineno, col_offset=0, end_lineno=first.lineno, end_col_offset=0)
         return f"{header}{indentation}pass\n", _with_body(statement, [placeholder])
@@ -118,15 +155,15 @@ def _has_init_session(statement: ast.ClassDef, lines: Sequence[str]) -> bool:
     return False
 
 
-def _member_matters(member: ast.stmt, lines: Sequence[str], touches: bool, holds: bool) -> bool:
+def _member_matters(member: ast.stmt, lines: Sequence[str], words: re.Pattern[str], touches: bool, holds: bool) -> bool:
     if isinstance(member, (ast.FunctionDef, ast.AsyncFunctionDef)):
         if holds:
             return True
-        return touches and (_ends_by_raising(member) or _WORDS.search(_source(member, lines)) is not None)
+        return touches and (_ends_by_raising(member) or words.search(_source(member, lines)) is not None)
     if isinstance(member, ast.ClassDef):
         return touches
     if isinstance(member, (ast.Assign, ast.AnnAssign)):
-        return _statement_matters(member, lines) and _WORDS.search(_source(member, lines)) is not None
+        return _statement_matters(member, lines, words) and words.search(_source(member, lines)) is not None
     return False
 
 
