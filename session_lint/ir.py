@@ -396,11 +396,12 @@ def statements(body: tuple[Stmt, ...]) -> Iterator[Stmt]:
     """All statements below `body`, in source order, without those of nested definitions."""
     for statement in body:
         yield statement
-        for block in _blocks(statement):
+        for block in blocks(statement):
             yield from statements(block)
 
 
-def _blocks(statement: Stmt) -> tuple[tuple[Stmt, ...], ...]:
+def blocks(statement: Stmt) -> tuple[tuple[Stmt, ...], ...]:
+    """The bodies that a compound statement has; none of a definition."""
     if isinstance(statement, (If, While, For)):
         return (statement.body, statement.orelse)
     if isinstance(statement, Try):
@@ -427,3 +428,8 @@ def expressions(node: object) -> Iterator[Expr]:
 
 
 _EXPRESSIONS = frozenset(_NODES[:2] + _NODES[3:18]) - {Generator}
+
+
+def within(place: Place, around: Place) -> bool:
+    """Whether a place lies in another."""
+    return (around[0], around[1]) <= (place[0], place[1]) and (place[2], place[3]) <= (around[2], around[3])

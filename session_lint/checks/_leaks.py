@@ -68,7 +68,7 @@ def _leaking(context: Context, flow: FunctionFlow, info: SessionInfo) -> Iterato
         return
     closes = any(
         [
-            CLOSED == way.state.sessions[info.identity].transaction
+            way.state.sessions[info.identity].transaction == CLOSED
             for way in flow.exits
             if info.identity in way.state.sessions
         ]

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from session_lint import ir
-from session_lint.checks.context import within
 from session_lint.findings import Confidence
 from session_lint.flow import result
 from session_lint.flow.result import Event, FunctionFlow
@@ -42,11 +41,11 @@ def is_retry(reuse: Reuse) -> bool:
     failed = reuse.session.witness.failed
     if failed is None or reuse.event.place > failed.place:
         return False
-    if not any([frame.kind == "try" and within(failed.place, frame.node.place) for frame in reuse.event.frames]):
+    if not any([frame.kind == "try" and ir.within(failed.place, frame.node.place) for frame in reuse.event.frames]):
         return False
     for frame in reversed(reuse.event.frames):
         if frame.kind in ("for", "while") and isinstance(frame.node, (ir.For, ir.While)):
-            if within(failed.place, frame.node.place):
+            if ir.within(failed.place, frame.node.place):
                 return _is_retry_loop(frame.node)
     return False
 

@@ -6,13 +6,12 @@ from collections.abc import Iterator
 
 from session_lint import ir
 from session_lint.checks import rule
-from session_lint.checks.context import Context, certainty, history, within
+from session_lint.checks.context import Context, certainty, history
 from session_lint.findings import Confidence, Finding, Severity
 from session_lint.flow import operations as ops
 from session_lint.flow import result
-from session_lint.flow.calls import words
 from session_lint.flow.result import Event, FunctionFlow
-from session_lint.project import shapes
+from session_lint.ir_queries import own_expressions, words
 
 _BATCH_WORDS = ("batch", "chunk", "page", "slice", "partition", "retr", "attempt", "range", "count", "delay", "tick")
 
@@ -57,7 +56,7 @@ def _only_writes(flow: FunctionFlow, loop: ir.For) -> bool:
     known = {event.place for event in flow.events}
     known |= {handing.place for handing in flow.calls}
     for statement in ir.statements(loop.body):
-        for part in shapes.own_expressions(statement):
+        for part in own_expressions(statement):
             if isinstance(part, ir.Await) and not isinstance(part.value, ir.Call):
                 return False
             if isinstance(part, ir.Call) and part.place not in known and not _is_harmless(part):
@@ -85,7 +84,7 @@ def _handles(node: ir.Try) -> bool:
 
 def _works_on_items(flow: FunctionFlow, event: Event, loop: ir.For) -> bool:
     info = flow.sessions[event.identity]
-    if info.origin in (result.LOCAL, result.PROVIDED, result.ITERATED) and within(info.place, loop.place):
+    if info.origin in (result.LOCAL, result.PROVIDED, result.ITERATED) and ir.within(info.place, loop.place):
         return False
     words = " ".join([".".join(part.path) for part in ir.expressions(loop.iterable) if isinstance(part, ir.Name)])
     words += " " + " ".join([".".join(part.path) for part in ir.expressions(loop.target) if isinstance(part, ir.Name)])
@@ -100,6 +99,6 @@ def _works_on_items(flow: FunctionFlow, event: Event, loop: ir.For) -> bool:
     wrote = [
         other
         for other in flow.events
-        if other.kind == result.WROTE and other.identity == event.identity and within(other.place, loop.place)
+        if other.kind == result.WROTE and other.identity == event.identity and ir.within(other.place, loop.place)
     ]
     return bool(wrote) or event.detail is not None

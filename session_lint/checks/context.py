@@ -119,11 +119,6 @@ def certainty(info: SessionInfo, *others: Confidence) -> Confidence:
     return result
 
 
-def within(place: ir.Place, around: ir.Place) -> bool:
-    """Whether a place lies in another."""
-    return (around[0], around[1]) <= (place[0], place[1]) and (place[2], place[3]) <= (around[2], around[3])
-
-
 def statement_lines(module: Module, place: ir.Place) -> tuple[int, int]:
     """First and last line of the statement around a place; of a compound statement its header."""
     best = (place[0], place[0])
@@ -132,7 +127,7 @@ def statement_lines(module: Module, place: ir.Place) -> tuple[int, int]:
         around = next((statement for statement in body if _holds(statement, place)), None)
         if around is None:
             return best
-        blocks = [block for block in ir._blocks(around) if block]
+        blocks = [block for block in ir.blocks(around) if block]
         if isinstance(around, ir.Define):
             blocks = [around.definition.body]
         inside = next((block for block in blocks for inner in block if _holds(inner, place)), None)
@@ -144,4 +139,4 @@ def statement_lines(module: Module, place: ir.Place) -> tuple[int, int]:
 
 
 def _holds(statement: ir.Stmt, place: ir.Place) -> bool:
-    return within(place, statement.place)
+    return ir.within(place, statement.place)

@@ -121,7 +121,7 @@ class Effects:
             if session.transaction == CLOSED:
                 after = after._replace(transaction=CLOSED)
             return state.set(identity, after.mark(ended=Mark(place, f"{text} ends the transaction here")))
-        session = self._check_use(session, info, kind, place, text, state, outcome)
+        session = self.check_use(session, info, kind, place, text, state, outcome)
         mark = Mark(place, f"{text} {'writes' if kind in (ops.WRITE, ops.ADD, ops.FLUSH) else 'uses it'} here")
         session = session._replace(touched=True)
         if kind == ops.ADD:
@@ -158,7 +158,7 @@ class Effects:
             return state.set(identity, session._replace(transaction=OPEN, dirty=dirty, pending=False).mark(wrote=wrote))
         return state.set(identity, session._replace(transaction=OPEN, pending=False))
 
-    def _check_use(
+    def check_use(
         self,
         session: SessionState,
         info: SessionInfo,
@@ -168,6 +168,7 @@ class Effects:
         state: State,
         outcome: Outcome,
     ) -> SessionState:
+        """Note the use of a session that is broken, closed or done with its block; what it is in after that."""
         identity = info.identity
         if session.transaction in BROKEN:
             if session.witness.swallowed is not None:

@@ -2,8 +2,22 @@
 
 Python is structured, so the interpreter is compositional: every statement takes states and gives states per way
 out (`Outcome`). Every call may raise, every await may be cancelled; `finally` and `with` run on all ways out.
-Loops run until no new state appears. This file knows statements; `evaluation.py` knows expressions, `calls.py`
-calls, `managers.py` with blocks, `effects.py` what an operation does to a session.
+Loops run until no new state appears.
+
+The interpreter is a stack of layers, one file each, every layer a subclass of the one below and ignorant of those
+above, but for the three methods that it needs of them and declares itself (`run_block` in `project_calls.py`,
+`evaluate` and `enter_value` in `calls.py`):
+
+    Interpreter    interpreter.py    statements
+    Evaluation     evaluation.py     expressions
+    Conditions     conditions.py     verdicts of conditions
+    Managers       managers.py       with blocks, loops over session generators
+    Calls          calls.py          callee and arguments; sends a call to one of the next three
+    ProjectCalls   project_calls.py  functions and classes of the project
+    ForeignCalls   foreign_calls.py  what can't be seen
+    SessionCalls   session_calls.py  methods of sessions, transactions, engines, generators
+    Variables      variables.py      names, and who is responsible for what they hold
+    Effects        effects.py        what an operation does to a session
 """
 
 from __future__ import annotations
@@ -13,6 +27,7 @@ from typing import TYPE_CHECKING
 
 from session_lint import ir
 from session_lint.flow import errors
+from session_lint.flow.entry import entry_states
 from session_lint.flow.errors import Error
 from session_lint.flow.evaluation import Evaluation
 from session_lint.flow.outcome import Outcome, Raises
@@ -52,10 +67,10 @@ class Interpreter(Evaluation):
         }
         self._current_errors: list[Error] = []
 
-    def run(self) -> FunctionFlow:
-        """Interpret the function from its entry."""
+    def run(self, begun: int = 0) -> FunctionFlow:
+        """Interpret the function from its entry. begun: 1 if it is handed its sessions in a begin() block."""
         outcome = Outcome()
-        start = States(self.entry_states())
+        start = States(entry_states(self, begun))
         self.run_block(self.function.body, start, outcome)
         end = self.function.place
         last = (end[2], end[3], end[2], end[3])
@@ -415,10 +430,8 @@ class Interpreter(Evaluation):
                 if target.path[0] in self.outer_names:
                     return self.hand_over(value, state)
                 return self.rebind(target.path, value, state, node)
-            holder = self.lookup(target.path[:-1], state)
             if isinstance(value, Session):
                 return self.hand_over(value, state).bind(target.path, value)
-            state = self.attribute_written(target.path, holder, state, node)
             return state.bind(target.path, value)
         if isinstance(target, ir.Collection):
             values = value.items if isinstance(value, Items) and len(value.items) == len(target.items) else ()

@@ -24,6 +24,7 @@ from session_lint.flow.values import (
     Transaction,
     Value,
 )
+from session_lint.ir_queries import call_place
 from session_lint.project import shapes
 from session_lint.project.provider import Provider
 
@@ -134,7 +135,9 @@ class Managers(Calls):
         manager: Manager | None,
         how: str,
     ) -> tuple[State, Value, Value]:
-        place = manager.place if manager is not None and manager.place != ir.NOWHERE else _first_call(item.value, node)
+        place = (
+            manager.place if manager is not None and manager.place != ir.NOWHERE else call_place(item.value, node.place)
+        )
         identity: Path = (f"@{place[0]}:{place[1]}",)
         name = item.target.path[-1] if isinstance(item.target, ir.Name) else "the session"
         reference = manager.reference if manager is not None else None
@@ -333,20 +336,7 @@ class Managers(Calls):
         for state, error in inner.raises:
             outcome.raises.add(state, error)
 
-    def name_session(self, value: Value, target: ir.Expr | None) -> None:
-        raise NotImplementedError
-
-    def run_block(self, body: tuple[ir.Stmt, ...], states: States, outcome: Outcome) -> None:
-        raise NotImplementedError
-
 
 def _is_unnamed(node: ir.Expr) -> bool:
     """`Session(engine).begin()`: the session itself is the value of no name."""
     return isinstance(node, ir.Call) and isinstance(node.function, ir.Attribute)
-
-
-def _first_call(node: ir.Expr, statement: ir.With) -> ir.Place:
-    for part in ir.expressions(node):
-        if isinstance(part, ir.Call):
-            return part.place
-    return statement.place

@@ -141,3 +141,14 @@ class States:
 
     def __bool__(self) -> bool:
         return bool(self._states)
+
+
+Pairs = list[tuple[State, Value]]
+"""What evaluating something gives: the states after it, and its value in each."""
+
+
+def distinct(pairs: Pairs) -> Pairs:
+    """Each pair of state and value once, and not more than can be followed."""
+    if len(pairs) < 2:
+        return pairs
+    return list({(state.key, value): (state, value) for state, value in pairs}.values())[: States.LIMIT]

@@ -222,3 +222,65 @@ Value = Union[
 ]
 
 NONE = Const(None)
+
+Arguments = tuple[tuple["str | None", Value, ir.Expr], ...]
+"""What a call is given: each argument's name (or None), value and expression."""
+
+
+def carries_session(value: Value) -> bool:
+    """Whether a value is or holds a session."""
+    if isinstance(value, (Session, Transaction, Query)):
+        return True
+    if isinstance(value, Items):
+        return any([carries_session(item) for item in value.items])
+    if isinstance(value, Instance):
+        return any([carries_session(item) for _, item in value.fields])
+    return isinstance(value, Method) and isinstance(value.owner, Session)
+
+
+def direct_sessions(value: Value) -> list[Session]:
+    """The sessions that whoever gets the value can use at once."""
+    if isinstance(value, Session):
+        return [value]
+    if isinstance(value, (Query, Transaction)):
+        return [Session(value.identity)]
+    if isinstance(value, Instance):
+        return [session for _, item in value.fields for session in direct_sessions(item)]
+    if isinstance(value, Items):
+        return [session for item in value.items for session in direct_sessions(item)]
+    return []
+
+
+def sessions_in(value: Value) -> list[Session]:
+    """The sessions that a value is, holds or closes over."""
+    if isinstance(value, Session):
+        return [value]
+    if isinstance(value, Items):
+        return [session for item in value.items for session in sessions_in(item)]
+    if isinstance(value, Instance):
+        return [session for _, item in value.fields for session in sessions_in(item)]
+    if isinstance(value, (Transaction, Query)):
+        return [Session(value.identity)]
+    if isinstance(value, (Manager, Coroutine)):
+        return sessions_in(value.value)
+    if isinstance(value, Method) and value.name in ("close", "aclose", "remove"):
+        return sessions_in(value.owner)
+    return []
+
+
+def contents(value: Value) -> tuple[Value, ...]:
+    """What a container or object holds; the value itself if it is neither."""
+    if isinstance(value, Items):
+        return value.items
+    if isinstance(value, Instance):
+        return tuple([held for _, held in value.fields])
+    return (value,)
+
+
+def truth(value: Value) -> bool | None:
+    """Whether the value counts as true; None if that is open."""
+    if isinstance(value, (Const, Truth)):
+        return bool(value.value)
+    if isinstance(value, (Session, Factory, Registry, Engine, Transaction)):
+        return True
+    return None

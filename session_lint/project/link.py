@@ -16,6 +16,7 @@ from session_lint.flow.contracts import Contract, contract_of
 from session_lint.flow.result import COMMITTED, INJECTED, PARAMETER, FunctionFlow, SessionInfo
 from session_lint.flow.state import BROKEN, OPEN
 from session_lint.flow.values import Borrowed, Dependency, Function, Instance, Path, Value
+from session_lint.ir_queries import own_expressions
 from session_lint.project import shapes
 from session_lint.project.modules import ClassRef, External, FunctionRef, Module, SymbolTable
 from session_lint.project.provider import UNSEEN, Provider, provider_of
@@ -24,9 +25,7 @@ from session_lint.project.statics import Statics
 from session_lint.settings import Settings
 
 if TYPE_CHECKING:
-    from session_lint.flow.evaluation import Evaluation
-    from session_lint.flow.outcome import Outcome
-    from session_lint.flow.state import State
+    pass
 
 _MAX_CHAIN = 40
 """How many functions deep contracts are followed; Python's own stack is the limit behind it."""
@@ -147,7 +146,7 @@ class Project:
         if not shapes.named_like_session(parameter.name):
             return None
         for statement in ir.statements(reference.function.body):
-            for node in shapes.own_expressions(statement):
+            for node in own_expressions(statement):
                 if isinstance(node, ir.Call):
                     for position, argument in enumerate(node.arguments):
                         if argument.value == ir.Name((parameter.name,)) and argument.name not in ("*", "**"):
@@ -275,9 +274,7 @@ class Project:
         """The function's flow when the session that it is handed is in a begin() block."""
         from session_lint.flow.interpreter import Interpreter
 
-        interpreter = Interpreter(self, reference)
-        interpreter.entry_begun = 1
-        return interpreter.run()
+        return Interpreter(self, reference).run(begun=1)
 
     def enclosing(self, reference: FunctionRef) -> FunctionRef | None:
         """The function around a nested one."""
@@ -374,40 +371,6 @@ class Project:
                         name = inherited.positional[position]
                     if name is not None and isinstance(argument.value, ir.Name) and len(argument.value.path) == 1:
                         fields.setdefault(argument.value.path[0], []).extend(inherited.fields.get(name, ()))
-
-    def inline(
-        self,
-        caller: Evaluation,
-        function: ir.Function,
-        bindings: dict[str, Value],
-        state: State,
-        outcome: Outcome,
-    ) -> list[tuple[State, Value]]:
-        """Run a nested function in the caller's state."""
-        from session_lint.flow.interpreter import Interpreter
-        from session_lint.flow.outcome import Outcome as NewOutcome
-        from session_lint.flow.state import States
-
-        nested = Interpreter(self, FunctionRef(caller.module, function), caller.depth + 1)
-        nested.flow.sessions = caller.flow.sessions
-        nested.frames = caller.frames
-        kept = {path: value for path, value in state.variables.items() if path[0] not in nested.local_names}
-        inner = state.__class__(kept, state.sessions, state.thrown)
-        for name, value in bindings.items():
-            inner = inner.bind((name,), value)
-        result = NewOutcome()
-        nested.run_block(function.body, States([inner]), result)
-        caller.flow.events.extend([event for event in nested.flow.events if event not in caller.flow.events])
-
-        def back(after: State) -> State:
-            return state.__class__(state.variables, after.sessions, after.thrown)
-
-        for after, error in result.raises:
-            outcome.raises.add(back(after), error)
-        pairs: list[tuple[State, Value]] = [(back(after), None) for after in result.normal]
-        pairs += [(back(after), value) for after, value, _ in result.returns]
-        unique = {(after.key, value): (after, value) for after, value in pairs}
-        return list(unique.values())
 
 
 def _exposure(flow: FunctionFlow, identity: Path) -> str:

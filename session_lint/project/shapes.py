@@ -13,6 +13,7 @@ from typing import NamedTuple
 from session_lint import ir
 from session_lint.findings import Confidence
 from session_lint.flow.values import Path, SessionType
+from session_lint.ir_queries import own_expressions
 
 _ENDS = frozenset({"commit", "rollback", "flush"})
 _WORK = frozenset(
@@ -63,29 +64,6 @@ def usage(bodies: Iterable[tuple[ir.Stmt, ...]]) -> dict[Path, Usage]:
     for body in bodies:
         visit(body)
     return {path: Usage(frozenset(names), frozenset(awaited.get(path, ()))) for path, names in methods.items()}
-
-
-def own_expressions(statement: ir.Stmt) -> Iterable[ir.Expr]:
-    """The expressions of a statement, without those of the statements in its blocks."""
-    for field in statement:
-        if isinstance(field, tuple):
-            if type(field) is tuple:
-                for item in field:
-                    if isinstance(item, ir.WithItem):
-                        yield from ir.expressions(item)
-                    elif isinstance(item, ir.Handler):
-                        if item.type is not None:
-                            yield from ir.expressions(item.type)
-                    elif isinstance(item, ir.Case):
-                        if item.guard is not None:
-                            yield from ir.expressions(item.guard)
-                    elif isinstance(item, tuple) and not isinstance(item, _STATEMENTS):
-                        yield from ir.expressions(item)
-            elif not isinstance(field, _STATEMENTS):
-                yield from ir.expressions(field)
-
-
-_STATEMENTS: tuple[type, ...] = tuple(ir._NODES[18:29]) + (ir.Try, ir.With, ir.Match, ir.Import, ir.Scope, ir.Define)
 
 
 def named_like_session(name: str) -> bool:

@@ -31,6 +31,7 @@ from session_lint.flow.values import (
     SessionType,
     Value,
 )
+from session_lint.ir_queries import own_expressions
 from session_lint.project import shapes
 from session_lint.project import sqlalchemy_names as names
 from session_lint.project.modules import (
@@ -406,7 +407,7 @@ class Statics:
         if declared is None:
             local = self.locals(reference)
             for statement in ir.statements(reference.function.body):
-                for node in shapes.own_expressions(statement):
+                for node in own_expressions(statement):
                     if isinstance(node, ir.Yield) and node.value is not None and not node.is_from:
                         value = self.expression(reference.module, node.value, local)
                         if value is None and isinstance(node.value, ir.Name):

@@ -1,0 +1,116 @@
+"""Conditions: which way they go, as far as the state says it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from session_lint import ir
+from session_lint.flow.managers import Managers
+from session_lint.flow.outcome import Outcome
+from session_lint.flow.state import (
+    Pairs,
+    State,
+    distinct,
+)
+from session_lint.flow.values import (
+    Const,
+    Path,
+    Truth,
+    truth,
+)
+from session_lint.ir_queries import (
+    makes_calls,
+)
+from session_lint.project.modules import FunctionRef
+
+if TYPE_CHECKING:
+    from session_lint.project.link import Project
+
+
+class Conditions(Managers):
+    """Evaluates conditions: the states after them, and the verdict in each."""
+
+    def __init__(self, project: Project, reference: FunctionRef, depth: int) -> None:
+        super().__init__(project, reference, depth)
+        self._questions: dict[Path, int] | None = None
+
+    def condition(self, node: ir.Expr, state: State, outcome: Outcome) -> Pairs:
+        """The value of `and`, `or`, `not` and comparisons."""
+        if isinstance(node, ir.Boolean):
+            pairs: Pairs = []
+            for after, value in self.evaluate(node.left, state, outcome):
+                verdict = truth(value)
+                decided = verdict is not None and verdict == (node.operator == "or")
+                if decided or verdict is None:
+                    pairs.append((after, value))
+                if not decided:
+                    pairs += self.evaluate(node.right, after, outcome)
+            return distinct(pairs)
+        return [
+            (after, Const(verdict) if verdict is not None else None)
+            for after, verdict in self.test(node, state, outcome)
+        ]
+
+    def test(self, node: ir.Expr, state: State, outcome: Outcome) -> list[tuple[State, bool | None]]:
+        """Evaluate a condition: the states after it and the verdict in each, None where it is open."""
+        if isinstance(node, ir.Not):
+            return [
+                (after, None if verdict is None else not verdict)
+                for after, verdict in self.test(node.value, state, outcome)
+            ]
+        if isinstance(node, ir.Boolean):
+            return self._test_boolean(node, state, outcome)
+        if isinstance(node, ir.Compare):
+            return self._test_compare(node, state, outcome)
+        pairs: list[tuple[State, bool | None]] = []
+        for after, value in self.evaluate(node, state, outcome, "tested"):
+            verdict = truth(value)
+            if verdict is None and value is None and isinstance(node, ir.Name) and self._asked_often(node.path):
+                # The same question comes again: remember the answer, as in `if own: ... finally: if own: ...`.
+                pairs += [(after.bind(node.path, Truth(True)), True), (after.bind(node.path, Truth(False)), False)]
+            else:
+                pairs.append((after, verdict))
+        return pairs
+
+    def _asked_often(self, path: Path) -> bool:
+        """Whether a plain variable decides more than once, and is not set in between."""
+        if self._questions is None:
+            self._questions = {}
+            for statement in ir.statements(self.function.body):
+                test = statement.test if isinstance(statement, (ir.If, ir.While)) else None
+                for part in ir.expressions(test) if test is not None else ():
+                    if isinstance(part, ir.Name) and len(part.path) == 1:
+                        self._questions[part.path] = self._questions.get(part.path, 0) + 1
+        return self._questions.get(path, 0) > 1
+
+    def _test_boolean(self, node: ir.Boolean, state: State, outcome: Outcome) -> list[tuple[State, bool | None]]:
+        stop = node.operator == "or"
+        verdicts: list[tuple[State, bool | None]] = []
+        for after, verdict in self.test(node.left, state, outcome):
+            if verdict is stop:
+                verdicts.append((after, stop))
+                continue
+            for last, other in self.test(node.right, after, outcome):
+                if verdict is None and other is not stop:
+                    other = None
+                verdicts.append((last, other))
+            if verdict is None and makes_calls(node.right):
+                verdicts.append((after, None))
+        return list({(after.key, verdict): (after, verdict) for after, verdict in verdicts}.values())
+
+    def _test_compare(self, node: ir.Compare, state: State, outcome: Outcome) -> list[tuple[State, bool | None]]:
+        pairs: list[tuple[State, bool | None]] = []
+        for middle, left in self.evaluate(node.left, state, outcome, "tested"):
+            for after, right in self.evaluate(node.right, middle, outcome, "tested"):
+                verdict = None
+                if isinstance(right, Const) and left is not None:
+                    if isinstance(left, Truth):
+                        verdict = False if left.value and not right.value else None
+                    elif isinstance(left, Const):
+                        verdict = left.value is right.value
+                    elif right.value is None:
+                        verdict = False
+                if verdict is not None and node.operator in ("is not", "!="):
+                    verdict = not verdict
+                pairs.append((after, verdict))
+        return pairs

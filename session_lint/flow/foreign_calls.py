@@ -1,0 +1,206 @@
+"""Calls of what can't be seen: the standard library's, known packages', and everything else."""
+
+from __future__ import annotations
+
+from session_lint import ir
+from session_lint.flow import errors
+from session_lint.flow import operations as ops
+from session_lint.flow.errors import Error
+from session_lint.flow.outcome import Outcome
+from session_lint.flow.session_calls import SessionCalls
+from session_lint.flow.state import (
+    CLOSED,
+    ENTRY,
+    NONE,
+    OPEN,
+    SUSPECT,
+    Mark,
+    Pairs,
+    State,
+)
+from session_lint.flow.values import (
+    Arguments,
+    Closure,
+    Coroutine,
+    ExternalValue,
+    Generator,
+    Instance,
+    Manager,
+    Opened,
+    Path,
+    Session,
+    Value,
+    carries_session,
+    direct_sessions,
+)
+from session_lint.ir_queries import (
+    call_text,
+    names_in,
+    path_of,
+)
+
+_NEVER_RETURN = {
+    "sys.exit": "SystemExit",
+    "os._exit": "SystemExit",
+    "exit": "SystemExit",
+    "quit": "SystemExit",
+    "flask.abort": "werkzeug.exceptions.HTTPException",
+    "flask_restful.abort": "werkzeug.exceptions.HTTPException",
+    "quart.abort": "werkzeug.exceptions.HTTPException",
+    "werkzeug.exceptions.abort": "werkzeug.exceptions.HTTPException",
+    "bottle.abort": "HTTPError",
+    "pytest.fail": "Failed",
+    "pytest.skip": "Skipped",
+}
+_STORING = frozenset(
+    "append add put put_nowait insert extend setdefault register push enter_context callback send".split()
+)
+_CONSUMING = ("list", "len", "sorted", "set", "tuple", "dict", "sum", "max", "min", "enumerate", "iter", "next", "bool")
+
+
+class ForeignCalls(SessionCalls):
+    """Applies calls of what the project does not define: they may raise, and use the sessions that they are lent."""
+
+    def foreign_call(
+        self,
+        callee: Value,
+        node: ir.Call,
+        arguments: Arguments,
+        state: State,
+        outcome: Outcome,
+        purpose: str,
+        calm: bool,
+    ) -> Pairs:
+        name = callee.name if isinstance(callee, ExternalValue) else ".".join(path_of(node.function))
+        first = arguments[0][1] if arguments else None
+        last = name.rpartition(".")[2]
+        if name in ("contextlib.closing", "contextlib.aclosing"):
+            return [(state, Manager("closing", first, place=node.place))]
+        if name == "contextlib.suppress":
+            types = tuple([kind for _, _, item in arguments for kind in self.exception_types(item)])
+            return [(state, Manager("suppress", None, types=types, place=node.place))]
+        if name == "contextlib.nullcontext":
+            return [(state, Manager("null", first, place=node.place))]
+        if name in ("contextlib.ExitStack", "contextlib.AsyncExitStack"):
+            return [(state, Manager("stack", None, place=node.place))]
+        if name in ("next", "anext") and isinstance(first, (Generator, Manager)) and first.reference is not None:
+            return [self.next_of(first, node, state)]
+        if name in _NEVER_RETURN:
+            outcome.raises.add(state, Error(_NEVER_RETURN[name], node.place, call_text(node)))
+            return []
+        if callee is None and last in ("rollback", "close"):
+            state = self._finish_inner(path_of(node.function), last, node, state, outcome)
+        if name in _CONSUMING and isinstance(first, Coroutine):
+            self.not_awaited(first, state)
+        value = None
+        if isinstance(callee, ExternalValue):
+            value = self.project.statics.call(self.module, callee, node)
+            if isinstance(value, Opened):
+                state, identity = self.open(value.type, node.place, state, call_text(node))
+                return [(state, Session(identity))]
+            if value is not None:
+                return [(state, value)]
+        calm = calm or self._is_calm(node.function, last)
+        pairs = self.unknown_call(node, arguments, state, outcome, call_text(node), calm)
+        if last in ("scalar_one", "one", "get_one"):
+            outcome.raises.add(state, Error("sqlalchemy.exc.NoResultFound", node.place, call_text(node)))
+        return pairs
+
+    def _finish_inner(self, path: Path, method: str, node: ir.Call, state: State, outcome: Outcome) -> State:
+        """`dao.rollback()` where `dao.db` is the session: an object is asked to finish what it holds."""
+        kind = ops.ROLLBACK if method == "rollback" else ops.CLOSE
+        for identity in list(state.sessions):
+            if len(path) > 1 and len(identity) >= len(path) and identity[: len(path) - 1] == path[:-1]:
+                state = self.operate(state, identity, kind, node.place, call_text(node), outcome)
+        return state
+
+    def _is_calm(self, function: ir.Expr, last: str) -> bool:
+        if isinstance(function, ir.Name):
+            if len(function.path) == 1:
+                return last in ops.CALM_FUNCTIONS or last[:1].isupper()
+            return bool(ops.CALM_OBJECTS.intersection(function.path[:-1])) or last in ops.CALM_METHODS
+        return last in ops.CALM_METHODS
+
+    def unknown_call(
+        self, node: ir.Call, arguments: Arguments, state: State, outcome: Outcome, label: str, calm: bool
+    ) -> Pairs:
+        """A call that can't be seen: it may raise, and do anything to the sessions that it is given."""
+        last = label.removesuffix("()").rpartition(".")[2]
+        state = self.lend_captured(arguments, state)
+        given = [value for _, value, _ in arguments if carries_session(value)]
+        if last in ops.CALM_FUNCTIONS or ops.CALM_OBJECTS.intersection(path_of(node.function)[:-1]):
+            given = []  # `isinstance(session, ...)`, `logger.info("%s", session)`
+        receiver = self._receiver(node.function, state)
+        if not given and receiver is not None:
+            # A method that can't be seen, of an object that works with our session.
+            for session in direct_sessions(receiver):
+                state = self.lend(session, node, label, False, state, outcome)
+            return [(state, None)]
+        if not given:
+            if not calm:
+                outcome.raises.add(state, Error(errors.ANY, node.place, label))
+            return [(state, None)]
+        constructs = last[:1].isupper()
+        stores = last in _STORING or constructs
+        closes = any([word in label.lower() for word in ops.CLOSING_WORDS])
+        for value in given:
+            if stores or not direct_sessions(value):
+                state = self.hand_over(value, state)
+                continue
+            for session in direct_sessions(value):
+                state = self.lend(session, node, label, closes, state, outcome)
+        if not calm and not constructs:
+            outcome.raises.add(state, Error(errors.ANY, node.place, label))
+        return [(state, None)]
+
+    def _receiver(self, function: ir.Expr, state: State) -> Value:
+        """The object with a session in it that a method is called on."""
+        if isinstance(function, ir.Name) and len(function.path) > 1:
+            for length in range(len(function.path) - 1, 0, -1):
+                value = state.variables.get(function.path[:length])
+                if isinstance(value, Instance) and carries_session(value):
+                    return value
+        return None
+
+    # --------------------------------------------------------------------------------------------- lending
+
+    def lend_captured(self, arguments: Arguments, state: State) -> State:
+        """`run(lambda: work(session))`: whoever calls the function uses the session, and may commit it."""
+        for _, value, _ in arguments:
+            if isinstance(value, Closure):
+                # A generator expression or lambda may run later, or never.
+                for name in names_in(value.function):
+                    held = state.variables.get((name,))
+                    for session in direct_sessions(held):
+                        if session.identity not in state.sessions:
+                            continue
+                        known = state.sessions[session.identity]
+                        used = OPEN if known.transaction in (ENTRY, NONE) else known.transaction
+                        state = state.set(session.identity, known._replace(transaction=used, touched=True, handed=True))
+        return state
+
+    def lend(self, owner: Session, node: ir.Call, label: str, closes: bool, state: State, outcome: Outcome) -> State:
+        """Whoever is called uses the session that it is given, may fail in it, and may finish it."""
+        identity = owner.identity
+        if identity not in state.sessions:
+            return state
+        session = state.sessions[identity]
+        info = self.flow.sessions[identity]
+        if closes:
+            closed = self.operate(state, identity, ops.CLOSE, node.place, label, outcome)
+            return closed.set(identity, closed.sessions[identity]._replace(handed=True))
+        if not session.touched:
+            self.flow.first_uses.add(identity)
+        session = self.check_use(session, info, ops.READ, node.place, label, state, outcome)
+        mark = Mark(node.place, f"{label} uses {info.name} here")
+        after = session._replace(
+            transaction=OPEN if session.transaction in (ENTRY, NONE, CLOSED) else session.transaction,
+            touched=True,
+            handed=True,
+        ).mark(used=session.witness.used or mark)
+        broken = after._replace(transaction=SUSPECT).mark(
+            failed=Mark(node.place, f"{label} may fail here"), swallowed=None
+        )
+        outcome.raises.add(state.set(identity, broken), Error(errors.DATABASE, node.place, label))
+        outcome.raises.add(state.set(identity, broken), Error(errors.INTEGRITY, node.place, label))
+        return state.set(identity, after)

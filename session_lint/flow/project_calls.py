@@ -1,0 +1,313 @@
+"""Calls of what the project defines: functions by their contracts, nested functions in place, constructors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from session_lint import ir
+from session_lint.flow import operations as ops
+from session_lint.flow import result
+from session_lint.flow.contracts import Contract, compose
+from session_lint.flow.errors import Error
+from session_lint.flow.foreign_calls import ForeignCalls
+from session_lint.flow.outcome import Outcome
+from session_lint.flow.state import (
+    ENTRY,
+    NONE,
+    OPEN,
+    Mark,
+    Pairs,
+    SessionState,
+    State,
+    States,
+)
+from session_lint.flow.values import (
+    Arguments,
+    Borrowed,
+    Closure,
+    Coroutine,
+    Function,
+    Generator,
+    Instance,
+    Manager,
+    Opened,
+    Path,
+    Registry,
+    Session,
+    Value,
+    carries_session,
+    direct_sessions,
+)
+from session_lint.ir_queries import (
+    call_text,
+    has_decorator,
+    path_of,
+)
+from session_lint.project.modules import ClassRef, FunctionRef
+
+_MAX_DEPTH = 3
+"""How deep calls of nested functions are run in place."""
+
+
+class ProjectCalls(ForeignCalls):
+    """Applies calls of functions and classes that the project defines."""
+
+    def run_block(self, body: Iterable[ir.Stmt], states: States, outcome: Outcome) -> None:
+        """Run statements one after the other; what falls through is added to outcome.normal."""
+        raise NotImplementedError
+
+    # ------------------------------------------------------------------------------------------- functions
+
+    def project_function(
+        self, callee: Function, node: ir.Call, arguments: Arguments, state: State, outcome: Outcome, purpose: str
+    ) -> Pairs:
+        reference = callee.reference
+        function = reference.function
+        statics = self.project.statics
+        bindings = self._bind(callee, arguments)
+        if function.is_generator:
+            static = statics.returned(reference)
+            if isinstance(static, Manager):
+                return [(state, static._replace(value=callee.receiver, place=node.place, bindings=bindings))]
+            if statics.is_manager(reference):
+                return [(state, Manager("provider", callee.receiver, reference, (), node.place, bindings))]
+            return [(state, Generator(reference, node.place))]
+        label = call_text(node)
+        touched = [value.identity for _, value in bindings if isinstance(value, Session)]
+        if touched:
+            self.flow.calls.append(result.Handing(reference, node.place, tuple(touched)))
+        if function.is_async and purpose in ("dropped", "attribute"):
+            identity = touched[0] if touched else None
+            if identity is None and isinstance(callee.receiver, Instance):
+                identity = () if self.project.holds_session(callee.receiver.reference) else None
+            return [(state, Coroutine(None, label, node.place, identity) if identity is not None else None)]
+        contract = self.project.contract(reference)
+        if contract is None:
+            return self.unknown_call(node, arguments, state, outcome, label, False)
+        self.cancellation_known = function.is_async
+        given: Path | None = None
+        if contract.returned is not None:
+            root = contract.returned.identity
+            state, given = self._root(root, contract, dict(bindings), callee.receiver, state, node.place)
+        unknown = self._unknown_to(contract, reference, bindings)
+        for value in unknown:
+            if isinstance(value, Session):
+                state = self.lend(value, node, label, False, state, outcome)
+        returned = self.apply_contract(contract, dict(bindings), callee.receiver, node.place, label, state, outcome)
+        for value in unknown:
+            if not isinstance(value, Session):
+                returned = [self._lend_indirectly(value, node, label, after) for after in returned]
+        value = self._result(callee, bindings)
+        if contract.returned is not None and given is not None and given in state.sessions:
+            value = contract.returned._replace(identity=given)
+        pairs: Pairs = []
+        for after in returned:
+            if isinstance(value, Opened):
+                after, identity = self.open(value.type, node.place, after, label)
+                pairs.append((after, Session(identity)))
+            elif isinstance(value, Borrowed):
+                path = (*path_of(node.function), "()")
+                pairs.append(self.materialise(value, after, path, node.place, result.ATTRIBUTE))
+            elif isinstance(value, Registry):
+                pairs.append(self.materialise(value, after, (label,), node.place, result.AMBIENT))
+            elif function.is_async and purpose == "assigned" and touched:
+                pairs.append((after, Coroutine(value, label, node.place, touched[0])))
+            else:
+                pairs.append((after, value))
+        return pairs
+
+    def _result(self, callee: Function, bindings: tuple[tuple[str, Value], ...]) -> Value:
+        value = self.project.statics.returned(callee.reference)
+        held = [given for _, given in bindings if carries_session(given)]
+        if isinstance(value, Instance) and held and not value.fields and self.project.holds_session(value.reference):
+            # `get_repositories(session)`: the object that comes back works with the session that went in.
+            return value._replace(
+                fields=tuple([("?", session) for given in held for session in direct_sessions(given)])
+            )
+        return value
+
+    def _unknown_to(
+        self, contract: Contract, reference: FunctionRef, bindings: tuple[tuple[str, Value], ...]
+    ) -> list[Value]:
+        """The arguments that are or hold a session without the callee knowing it: it may use them in any way."""
+        unknown: list[Value] = []
+        parameters = {parameter.name: parameter for parameter in reference.function.parameters}
+        for name, value in bindings:
+            if not carries_session(value) or any([path[0] == name for path in contract.known]):
+                continue
+            if isinstance(value, Instance):
+                parameter = parameters.get(name)
+                if parameter is not None and self.project.parameter(reference, parameter)[0] is not None:
+                    continue
+            unknown.append(value)
+        return unknown
+
+    def _lend_indirectly(self, value: Value, node: ir.Call, label: str, state: State) -> State:
+        """The callee gets an object that works with the session, and may use it if all goes well."""
+        mark = Mark(node.place, f"{label} may use it here")
+        for owner in direct_sessions(value):
+            if owner.identity not in state.sessions:
+                continue
+            session = state.sessions[owner.identity]
+            used = OPEN if session.transaction in (ENTRY, NONE) else session.transaction
+            lent = session._replace(transaction=used, touched=True, handed=True)
+            state = state.set(owner.identity, lent.mark(used=session.witness.used or mark))
+        return state
+
+    def _bind(self, callee: Function, arguments: Arguments) -> tuple[tuple[str, Value], ...]:
+        """Which parameter gets which value."""
+        parameters = list(callee.reference.function.parameters)
+        owner = callee.reference.function.owner
+        if owner and parameters and not has_decorator(callee.reference.function, "staticmethod"):
+            if callee.receiver is not None or has_decorator(callee.reference.function, "classmethod"):
+                parameters = parameters[1:]
+        bound: dict[str, Value] = {}
+        position = 0
+        for name, value, _ in arguments:
+            if name is None:
+                while position < len(parameters) and parameters[position].kind == "keyword":
+                    position += 1
+                if position < len(parameters) and parameters[position].kind == "positional":
+                    bound[parameters[position].name] = value
+                    position += 1
+            elif name not in ("*", "**"):
+                bound[name] = value
+        return tuple(bound.items())
+
+    # ------------------------------------------------------------------------------------------- contracts
+
+    def apply_contract(
+        self,
+        contract: Contract,
+        bindings: dict[str, Value],
+        receiver: Value,
+        place: ir.Place,
+        label: str,
+        state: State,
+        outcome: Outcome,
+    ) -> list[State]:
+        """The states after a call that returns; its failures go to the outcome."""
+        identities: dict[Path, Path] = {}
+        for root in contract.roots:
+            state, identity = self._root(root, contract, bindings, receiver, state, place)
+            if identity is not None and identity in state.sessions:
+                identities[root] = identity
+        for root in contract.first_uses:
+            if root in identities:
+                identity = identities[root]
+                session = state.sessions[identity]
+                checked = self.check_use(session, self.flow.sessions[identity], ops.READ, place, label, state, outcome)
+                if not session.touched:
+                    self.flow.first_uses.add(identity)
+                state = state.set(identity, checked)
+        states = []
+        always = {
+            root
+            for root in contract.roots
+            if all([dict(way.sessions).get(root, SessionState()).commits for way in contract.ways if way.error is None])
+        }
+        for way in contract.ways:
+            after = state
+            for root, effect in way.sessions:
+                if root in identities:
+                    identity = identities[root]
+                    after = after.set(identity, compose(after.sessions[identity], effect, place, label))
+                    if effect.commits:
+                        self.event(
+                            result.COMMITTED,
+                            place,
+                            identity,
+                            label,
+                            after.sessions[identity],
+                            "callee" if root in always else "callee, perhaps",
+                        )
+                    elif effect.dirty:
+                        self.event(result.WROTE, place, identity, label, after.sessions[identity], "callee")
+            if way.error is None:
+                states.append(after)
+            else:
+                outcome.raises.add(after, Error(way.error, place, label))
+        unique = {after.key: after for after in states}
+        return list(unique.values())
+
+    def _root(
+        self, root: Path, contract: Contract, bindings: dict[str, Value], receiver: Value, state: State, place: ir.Place
+    ) -> tuple[State, Path | None]:
+        """The caller's session behind a callee's path."""
+        if root[0] == "~":
+            info = contract.infos[root]
+            if root not in state.sessions:
+                state = self.track(info._replace(place=place), SessionState(), state)
+            return state, root
+        if root[0] == contract.me:
+            value = receiver
+        elif root[0] in bindings:
+            value = bindings[root[0]]
+        else:
+            return state, None
+        for index, name in enumerate(root[1:]):
+            path = value.path if isinstance(value, Instance) else ()
+            value = self.attribute(value, name, (*path, name))
+            if isinstance(value, Borrowed) and index == len(root) - 2:
+                if not path:
+                    return state, None
+                state, value = self.materialise(value, state, (*path, name), place, result.ATTRIBUTE)
+        if isinstance(value, Registry):
+            state, value = self.materialise(value, state, root, place, result.AMBIENT)
+        return state, value.identity if isinstance(value, Session) else None
+
+    # ------------------------------------------------------------------------- nested functions and classes
+
+    def nested_function(
+        self, callee: Closure, node: ir.Call, arguments: Arguments, state: State, outcome: Outcome, purpose: str
+    ) -> Pairs:
+        """A nested function is run in place: it sees our variables."""
+        function = callee.function
+        if function.is_generator or self.depth >= _MAX_DEPTH or (function.is_async and purpose == "dropped"):
+            return self.unknown_call(node, arguments, state, outcome, call_text(node), False)
+        # One way through it stands for all: its own exits are not what is judged here.
+        return self._run_in_place(function, self._bind_plain(function, arguments), state, outcome)[:1]
+
+    def _run_in_place(self, function: ir.Function, bindings: dict[str, Value], state: State, outcome: Outcome) -> Pairs:
+        """Run a nested function in our state."""
+        nested = type(self)(self.project, FunctionRef(self.module, function), self.depth + 1)
+        nested.flow.sessions = self.flow.sessions
+        nested.frames = self.frames
+        kept = {path: value for path, value in state.variables.items() if path[0] not in nested.local_names}
+        inner = State(kept, state.sessions, state.thrown)
+        for name, value in bindings.items():
+            inner = inner.bind((name,), value)
+        inner_outcome = Outcome()
+        nested.run_block(function.body, States([inner]), inner_outcome)
+        self.flow.events.extend([event for event in nested.flow.events if event not in self.flow.events])
+
+        def back(after: State) -> State:
+            return State(state.variables, after.sessions, after.thrown)
+
+        for after, error in inner_outcome.raises:
+            outcome.raises.add(back(after), error)
+        pairs: Pairs = [(back(after), None) for after in inner_outcome.normal]
+        pairs += [(back(after), value) for after, value, _ in inner_outcome.returns]
+        unique = {(after.key, value): (after, value) for after, value in pairs}
+        return list(unique.values())
+
+    def _bind_plain(self, function: ir.Function, arguments: Arguments) -> dict[str, Value]:
+        """Which parameter of a nested function gets which value."""
+        positional = [parameter.name for parameter in function.parameters if parameter.kind == "positional"]
+        bound = dict(zip(positional, [value for name, value, _ in arguments if name is None], strict=False))
+        bound.update({name: value for name, value, _ in arguments if name is not None and name not in ("*", "**")})
+        return bound
+
+    def construct(self, reference: ClassRef, arguments: Arguments) -> Value:
+        """An object of a class of the project, with the sessions that it was given."""
+        fields = []
+        if any([carries_session(value) for _, value, _ in arguments]):
+            stored = self.project.constructor(reference)
+            position = 0
+            for name, value, _ in arguments:
+                if name is None:
+                    name = stored.positional[position] if position < len(stored.positional) else None
+                    position += 1
+                if name is not None and carries_session(value):
+                    fields += [(field, value) for field in stored.fields.get(name, (name,))]
+        return Instance(reference, (), tuple(sorted(fields)) if fields else ())

@@ -1,0 +1,169 @@
+"""Calls of what the analysis follows: sessions, transactions, queries, engines and generators of sessions."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from session_lint import ir
+from session_lint.flow import operations as ops
+from session_lint.flow import result
+from session_lint.flow.errors import Error
+from session_lint.flow.outcome import Outcome
+from session_lint.flow.sql_statements import SqlStatements
+from session_lint.flow.state import (
+    BROKEN,
+    OPEN,
+    Pairs,
+    State,
+)
+from session_lint.flow.values import (
+    ASYNC_CONNECTION,
+    CONNECTION,
+    Arguments,
+    Borrowed,
+    Coroutine,
+    Engine,
+    Generator,
+    Manager,
+    Opened,
+    Query,
+    Registry,
+    Session,
+    Transaction,
+    Value,
+)
+from session_lint.flow.variables import Variables
+from session_lint.ir_queries import (
+    call_place,
+    call_text,
+)
+from session_lint.project.modules import FunctionRef
+
+if TYPE_CHECKING:
+    from session_lint.project.link import Project
+
+_KEEPING = ("begin", "begin_nested", "close", "__enter__", "__aenter__", "execution_options", "no_autoflush")
+"""What may be asked of a session that has no name yet: it gets one, or another rule speaks of it."""
+
+
+class SessionCalls(Variables):
+    """Applies methods of sessions, and of what sessions, engines and session generators return."""
+
+    def __init__(self, project: Project, reference: FunctionRef, depth: int) -> None:
+        super().__init__(project, reference, depth)
+        self._statements = SqlStatements(self.function)
+
+    def session_method(
+        self,
+        owner: Session,
+        name: str,
+        node: ir.Call,
+        arguments: Arguments,
+        state: State,
+        outcome: Outcome,
+        purpose: str,
+    ) -> Pairs:
+        identity = owner.identity
+        info = self.flow.sessions[identity]
+        text = call_text(node)
+        kind = ops.SESSION_METHODS.get(name, ops.NEUTRAL)
+        if info.type.is_async and name in ops.COROUTINES and purpose in ("dropped", "attribute"):
+            return [(state, Coroutine(None, text, node.place, identity))]
+        if kind == ops.EXECUTE:
+            statement = node.arguments[0].value if node.arguments else None
+            kind = ops.WRITE if statement is not None and self._statements.changes_rows(statement) else ops.READ
+        if kind == ops.QUERY:
+            return [(state, Query(identity))]
+        if kind in (ops.BEGIN, ops.SAVEPOINT) and (purpose == "with" or (name == "begin" and purpose == "item")):
+            return [(state, Transaction(identity, kind == ops.SAVEPOINT))]
+        if name in ("__enter__", "__aenter__"):
+            return [(state, owner)]
+        if name == "execution_options" and info.type.role == "connection":
+            if any([argument.value == ir.Constant("AUTOCOMMIT") for argument in node.arguments]):
+                session = state.sessions[identity]
+                state = state.set(identity, session._replace(handed=True))
+            return [(state, owner)]
+        if name in ("__exit__", "__aexit__"):
+            kind = ops.CLOSE
+        if name in ops.MAY_FIND_NOTHING:
+            outcome.raises.add(state, Error("sqlalchemy.exc.NoResultFound", node.place, text))
+        after = self.operate(state, identity, kind, node.place, text, outcome)
+        if name == "run_sync":
+            after = after.set(identity, after.sessions[identity]._replace(handed=True))
+        if kind in (ops.BEGIN, ops.SAVEPOINT):
+            return [(after, Transaction(identity, kind == ops.SAVEPOINT))]
+        if name == "connection":
+            return [(after, None)]
+        if info.type.is_async and name in ops.COROUTINES and purpose == "assigned":
+            return [(after, Coroutine(None, text, node.place, identity))]
+        return [(after, None)]
+
+    def transaction_method(self, owner: Transaction, name: str, node: ir.Call, state: State, outcome: Outcome) -> Pairs:
+        session = state.sessions.get(owner.identity)
+        if session is None:
+            return [(state, None)]
+        if owner.is_nested:
+            if name == "rollback":
+                restored = session._replace(transaction=OPEN) if session.transaction in BROKEN else session
+                return [(state.set(owner.identity, restored), None)]
+            if name == "commit":
+                return [(self.operate(state, owner.identity, ops.FLUSH, node.place, call_text(node), outcome), None)]
+            return [(state, None)]
+        kind = {"commit": ops.COMMIT, "rollback": ops.ROLLBACK, "close": ops.ROLLBACK}.get(name)
+        if kind is None:
+            return [(state, None)]
+        return [(self.operate(state, owner.identity, kind, node.place, call_text(node), outcome), None)]
+
+    def query_method(self, owner: Query, name: str, node: ir.Call, state: State, outcome: Outcome) -> Pairs:
+        if name not in ops.QUERY_READS and name not in ops.QUERY_WRITES:
+            return [(state, owner)]
+        kind = ops.READ if name in ops.QUERY_READS else ops.WRITE
+        text = call_text(node)
+        after = self.operate(state, owner.identity, kind, node.place, text, outcome)
+        if name in ops.MAY_FIND_NOTHING:
+            outcome.raises.add(after, Error("sqlalchemy.exc.NoResultFound", node.place, text))
+        return [(after, None)]
+
+    def engine_method(self, owner: Engine, name: str, node: ir.Call, state: State, outcome: Outcome) -> Pairs:
+        kind = ASYNC_CONNECTION if owner.is_async else CONNECTION
+        if name == "begin":
+            return [(state, Manager("open begin", Opened(kind), place=node.place))]
+        if name in ("connect", "raw_connection"):
+            state, identity = self.open(kind, node.place, state, call_text(node))
+            return [(state, Session(identity))]
+        return [(state, None)]
+
+    def generator_method(self, owner: Generator, name: str, node: ir.Call, state: State, outcome: Outcome) -> Pairs:
+        if name in ("__next__", "__anext__", "send", "asend"):
+            return [self.next_of(owner, node, state)]
+        yielded = self.project.statics.yielded(owner.reference)
+        if (
+            name in ops.SESSION_METHODS
+            and isinstance(yielded, (Borrowed, Registry))
+            and name not in ("close", "aclose")
+        ):
+            self.event(result.GENERATOR_USED, node.place, (), call_text(node), None, owner.reference)
+        return [(state, None)]
+
+    def next_of(self, generator: Generator | Manager, node: ir.Call, state: State) -> tuple[State, Value]:
+        """`next(get_db())`: the session comes out, and the generator is gone unless someone keeps it."""
+        assert generator.reference is not None
+        value = self.project.statics.yielded(generator.reference)
+        inline = generator.place != ir.NOWHERE and ir.within(generator.place, node.place)
+        if isinstance(generator, Manager):
+            self.event(result.MANAGER_ITERATED, node.place, (), call_text(node), None, generator.reference)
+        elif isinstance(value, (Borrowed, Registry)) and inline:
+            self.event(result.NEXT, node.place, (), call_text(node), None, generator.reference)
+        if isinstance(value, Borrowed):
+            name = f"{generator.reference.function.name}()"
+            state, identity = self.open(value.type, node.place, state, name, result.ITERATED)
+            session = state.sessions[identity]
+            return state.set(identity, session._replace(owned=False)), Session(identity)
+        return state, value
+
+    def note_temporary(self, node: ir.Attribute, session: Session, state: State, purpose: str) -> None:
+        """`Session().query(...)`: nobody can close that session any more."""
+        info = self.flow.sessions[session.identity]
+        place = call_place(node)
+        if info.origin == result.LOCAL and info.place == place and node.name not in _KEEPING:
+            self.event(result.UNNAMED, place, session.identity, info.name, state.sessions[session.identity])

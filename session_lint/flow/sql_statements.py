@@ -1,0 +1,54 @@
+"""SQL statements as values: whether what is executed changes rows."""
+
+from __future__ import annotations
+
+from session_lint import ir
+from session_lint.ir_queries import (
+    words,
+)
+from session_lint.project import sqlalchemy_names as names
+
+
+class SqlStatements:
+    """Tells the statements of one function that change rows from those that only read."""
+
+    def __init__(self, function: ir.Function) -> None:
+        self._function = function
+        self._names: frozenset[str] | None = None
+
+    def changes_rows(self, statement: ir.Expr) -> bool:
+        """Whether a statement that is executed changes rows."""
+        if isinstance(statement, ir.Constant):
+            first = str(statement.value).split(" ", 1)[0].lower()
+            return first in ("insert", "update", "delete", "truncate", "merge", "create", "drop", "alter")
+        if isinstance(statement, ir.Call):
+            said = words(statement.function).split(".")
+            if said[-1] in ("text", "TextClause") and statement.arguments:
+                return self.changes_rows(statement.arguments[0].value)
+            if said[0] in self._changing_names() or any([word in names.WRITING_STATEMENTS for word in said]):
+                return True
+            base = statement.function
+            while isinstance(base, (ir.Attribute, ir.Call)):
+                base = base.base if isinstance(base, ir.Attribute) else base.function
+                if isinstance(base, ir.Name) and base.path[-1] in names.WRITING_STATEMENTS:
+                    return True
+            return isinstance(base, ir.Name) and self.changes_rows(base)
+        if isinstance(statement, ir.Name) and len(statement.path) == 1:
+            return statement.path[0] in self._changing_names()
+        return False
+
+    def _changing_names(self) -> frozenset[str]:
+        """Local variables that hold an INSERT, UPDATE or DELETE."""
+        if self._names is None:
+            self._names = frozenset()
+            found = set()
+            for statement in ir.statements(self._function.body):
+                if isinstance(statement, ir.Assign) and statement.value is not None:
+                    for target in statement.targets:
+                        if isinstance(target, ir.Name) and isinstance(statement.value, ir.Call):
+                            if target.path[0] not in words(statement.value.function).split(".") and self.changes_rows(
+                                statement.value
+                            ):
+                                found.add(target.path[0])
+            self._names = frozenset(found)
+        return self._names

@@ -1,0 +1,256 @@
+"""Names and variables: what they hold, and who is responsible for the sessions in them."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from session_lint import ir
+from session_lint.findings import Confidence
+from session_lint.flow import result
+from session_lint.flow.effects import Effects
+from session_lint.flow.result import SessionInfo
+from session_lint.flow.state import (
+    OPEN,
+    SessionState,
+    State,
+)
+from session_lint.flow.values import (
+    Borrowed,
+    Closure,
+    Coroutine,
+    Engine,
+    Extension,
+    Factory,
+    Generator,
+    Instance,
+    Method,
+    Opened,
+    Path,
+    Query,
+    Registry,
+    Session,
+    SessionType,
+    Transaction,
+    Value,
+    contents,
+    sessions_in,
+)
+from session_lint.ir_queries import (
+    bound_names,
+    path_of,
+    place_of,
+)
+from session_lint.project import shapes
+from session_lint.project.modules import ClassRef, External, FunctionRef, VariableRef
+
+if TYPE_CHECKING:
+    from session_lint.project.link import Project
+
+_FACTORY_NAME = re.compile(
+    r"^_*(session_?local|async_?session_?local|session_?maker|session_?factory|async_session(_maker|_factory)?|"
+    r"(create|make|new|open)_(\w+_)?session|Session|AsyncSession|db_session_factory|_session_factory|_session_maker)$",
+    re.IGNORECASE,
+)
+
+
+class Variables(Effects):
+    """Looks names up, binds them, and knows who is responsible for the sessions that they hold."""
+
+    def __init__(self, project: Project, reference: FunctionRef, depth: int) -> None:
+        super().__init__(project, reference, depth)
+        self.outer_names: set[str] = set()
+        self.local_names: set[str] = {parameter.name for parameter in self.function.parameters}
+        for statement in ir.statements(self.function.body):
+            if isinstance(statement, ir.Scope):
+                self.outer_names.update(statement.names)
+            else:
+                self.local_names.update(bound_names(statement))
+        self.local_names -= self.outer_names
+        self._captures: dict[int, frozenset[tuple[Path, str]]] = {}
+
+    # ---------------------------------------------------------------------------------------------- lookup
+
+    def lookup(self, path: Path, state: State) -> Value:
+        """What a dotted path holds; may need `materialise` to become a tracked session."""
+        for length in range(len(path), 0, -1):
+            if path[:length] in state.variables:
+                value = state.variables[path[:length]]
+                for index in range(length, len(path)):
+                    value = self.attribute(value, path[index], path[: index + 1])
+                return value
+        if path[0] in self.local_names:
+            return None
+        return self._free(path)
+
+    def _free(self, path: Path) -> Value:
+        """A name from around the function: an enclosing function's, or the module's."""
+        statics = self.project.statics
+        enclosing = self.project.enclosing(self.flow.reference)
+        while enclosing is not None:
+            local = self.project.locals(enclosing)
+            if path[0] in local:
+                value = local[path[0]]
+                for attribute in path[1:]:
+                    value = statics.attribute(value, attribute)
+                return Borrowed(value.type) if isinstance(value, Opened) else value
+            enclosing = self.project.enclosing(enclosing)
+        return statics.name(self.module, path)
+
+    def attribute(self, value: Value, name: str, path: Path) -> Value:
+        if isinstance(value, (Session, Transaction, Query, Registry, Factory, Engine, Generator)):
+            if isinstance(value, Session) and name == "sync_session":
+                return value
+            return Method(value, name)
+        if isinstance(value, Extension) and name != "session":
+            return self.project.statics.attribute(value, name)
+        found = self.project.statics.attribute(value, name)
+        if isinstance(found, Instance) and isinstance(value, Instance) and value.path:
+            return found._replace(path=path)
+        return found
+
+    def materialise(self, value: Value, state: State, path: Path, place: ir.Place, origin: str) -> tuple[State, Value]:
+        """Turn a static value into a session of this state."""
+        if isinstance(value, Opened):
+            name = path[-1] if path else "a session"
+            symbol = self.project.table.resolve(self.module, path) if path and path[0] not in self.local_names else None
+            if isinstance(symbol, VariableRef):
+                return self._shared(symbol, value, state, place)
+            state, identity = self.open(value.type, place, state, name)
+            return state, Session(identity)
+        if isinstance(value, Borrowed):
+            identity = path or (f"@{place[0]}:{place[1]}",)
+            if identity not in state.sessions:
+                state = self.track(
+                    SessionInfo(identity, ".".join(path), origin, value.type, place), SessionState(), state
+                )
+            return state, Session(identity)
+        if isinstance(value, Registry):
+            identity = ("~", *value.identity)
+            if identity not in state.sessions:
+                kind = SessionType("session", value.is_async, Confidence.CERTAIN)
+                name = ".".join(path) or "session"
+                info = SessionInfo(identity, name, result.AMBIENT, kind, place, None, value.framework)
+                state = self.track(info, SessionState(), state)
+            return state, Session(identity)
+        return state, value
+
+    def _shared(self, symbol: VariableRef, value: Opened, state: State, place: ir.Place) -> tuple[State, Value]:
+        identity = ("~", symbol.module.name, symbol.name)
+        if identity not in state.sessions:
+            info = SessionInfo(identity, symbol.name, result.SHARED, value.type, place)
+            state = self.track(info, SessionState(), state)
+        return state, Session(identity)
+
+    # ---------------------------------------------------------------------------------------------- shapes
+
+    def shaped_attribute(self, path: Path, state: State) -> tuple[State, Value]:
+        """`self.request.db`: a session that some framework has put there, if its use leaves no other choice."""
+        if len(path) < 2 or not shapes.named_like_session(path[-1]):
+            return state, None
+        statics = self.project.statics
+        seen = statics.usage(self.flow.reference).get(path)
+        kind = shapes.recognise(path[-1], seen, statics.uses_sqlalchemy(self.module))
+        if kind is None or seen is None or not seen.methods & shapes.ONLY_DATABASES:
+            return state, None
+        place = self.statement.place if self.statement is not None else ir.NOWHERE
+        if path[-2:] == ("request", "db") and self.project.imports("zope.sqlalchemy", "pyramid_tm", "pyramid"):
+            info = SessionInfo(path, ".".join(path), result.AMBIENT, kind, place, None, "pyramid")
+            if path not in state.sessions:
+                state = self.track(info, SessionState(), state)
+            return state.bind(path, Session(path)), Session(path)
+        return self.materialise(Borrowed(kind), state, path, place, result.ATTRIBUTE)
+
+    def shaped(self, target: ir.Expr, node: ir.Expr | None, state: State) -> tuple[State, Value]:
+        """`x = something_unknown()`: a session, if what is done with x leaves no other choice."""
+        call = node.value if isinstance(node, ir.Await) else node
+        if not isinstance(target, ir.Name) or len(target.path) != 1 or not isinstance(call, ir.Call):
+            return state, None
+        statics = self.project.statics
+        seen = statics.usage(self.flow.reference).get(target.path)
+        kind = shapes.recognise(target.path[0], seen, statics.uses_sqlalchemy(self.module))
+        if kind is None:
+            return state, None
+        callee = path_of(call.function)
+        if callee and _FACTORY_NAME.match(callee[-1]) and statics.uses_sqlalchemy(self.module):
+            state, identity = self.open(kind, call.place, state, target.path[0])
+            return state, Session(identity)
+        unsure = SessionType(kind.role, kind.is_async, Confidence.LIKELY)
+        return self.materialise(Borrowed(unsure), state, (target.path[0], "="), call.place, result.ATTRIBUTE)
+
+    # --------------------------------------------------------------------------------------------- binding
+
+    def name_session(self, value: Value, target: ir.Expr | None) -> None:
+        """A session is called in messages what the code calls it, rather than what opened it."""
+        if isinstance(value, Session) and isinstance(target, ir.Name):
+            info = self.flow.sessions[value.identity]
+            if info.origin == result.LOCAL and info.name.endswith(")"):
+                self.flow.sessions[value.identity] = info._replace(name=".".join(target.path))
+
+    def rebind(self, path: Path, value: Value, state: State, node: ir.Stmt | None) -> State:
+        """Give a local variable a value; an open session that loses its only name is lost."""
+        self.name_session(value, ir.Name(path))
+        old = state.variables.get(path)
+        if isinstance(old, Session) and old != value and old.identity in state.sessions:
+            session = state.sessions[old.identity]
+            others = [known for known, held in state.variables.items() if known != path and old in contents(held)]
+            if session.owned and not others and session.transaction in (OPEN, "failed") and not session.handed:
+                self.event(result.OVERWRITTEN, place_of(node), old.identity, path[-1], session)
+        return state.bind(path, value)
+
+    def hand_over(self, value: Value, state: State) -> State:
+        """Whoever gets the value is responsible for the sessions in it."""
+        for item in sessions_in(value):
+            session = state.sessions.get(item.identity)
+            if session is not None:
+                state = state.set(item.identity, session._replace(owned=False, handed=True))
+        return state
+
+    def define(self, definition: ir.Function | ir.Class, state: State) -> State:
+        """A nested function or class: what it captures and closes is not this function's to close any more."""
+        if isinstance(definition, ir.Class):
+            return state
+        for path, method in self._captured(definition):
+            value = state.variables.get(path)
+            if isinstance(value, Session) and method in ("close", "remove", "aclose", "__exit__"):
+                state = self.hand_over(value, state)
+        if definition.name != "<lambda>":
+            state = state.bind((definition.name,), Closure(definition))
+        return state
+
+    def _captured(self, definition: ir.Function) -> frozenset[tuple[Path, str]]:
+        key = id(definition)
+        if key not in self._captures:
+            found = shapes.usage([definition.body])
+            self._captures[key] = frozenset([(path, method) for path, seen in found.items() for method in seen.methods])
+        return self._captures[key]
+
+    def not_awaited(self, value: Coroutine, state: State) -> None:
+        identity = value.touches or ()
+        self.event(result.NOT_AWAITED, value.place, identity, value.label, state.sessions.get(identity))
+
+    # ---------------------------------------------------------------------------------------------- classes
+
+    def exception_types(self, node: ir.Expr | None) -> tuple[str, ...]:
+        """The dotted names of the classes that a handler catches."""
+        if node is None:
+            return ("BaseException",)
+        if isinstance(node, ir.Collection):
+            return tuple([name for item in node.items for name in self.exception_types(item)])
+        if isinstance(node, ir.Name):
+            symbol = self.project.table.resolve(self.module, node.path)
+            if isinstance(symbol, VariableRef):
+                value = symbol.assignment.value
+                if isinstance(value, ir.Collection):
+                    return tuple([".".join(item.path) for item in value.items if isinstance(item, ir.Name)])
+            return (self.dotted(node.path),)
+        return ("?",)
+
+    def dotted(self, path: Path) -> str:
+        """The absolute name of a class, as far as it is known."""
+        symbol = self.project.table.resolve(self.module, path)
+        if isinstance(symbol, ClassRef):
+            return f"{symbol.module.name}.{symbol.definition.qualname}"
+        if isinstance(symbol, External):
+            return symbol.name
+        return ".".join(path)

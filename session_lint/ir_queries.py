@@ -1,0 +1,130 @@
+"""Questions about the IR that are asked all over: what a call is called, which names something binds or mentions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import get_args
+
+from session_lint import ir
+
+Path = tuple[str, ...]
+
+
+def words(node: ir.Expr) -> str:
+    """An expression in the words of the code, without arguments."""
+    if isinstance(node, ir.Name):
+        return ".".join(node.path)
+    if isinstance(node, ir.Attribute):
+        base = node.base
+        while isinstance(base, ir.Await):
+            base = base.value
+        return (
+            f"{words(base)}.{node.name}" if isinstance(base, (ir.Name, ir.Attribute, ir.Call)) else f"(...).{node.name}"
+        )
+    if isinstance(node, ir.Call):
+        return f"{words(node.function)}()"
+    return "(...)"
+
+
+def call_text(node: ir.Call) -> str:
+    """The call in the words of the code, without its arguments."""
+    return f"{words(node.function)}()"
+
+
+def path_of(node: ir.Expr) -> Path:
+    """The dotted path of a name; of an attribute of something else only its last part."""
+    if isinstance(node, ir.Name):
+        return node.path
+    return (node.name,) if isinstance(node, ir.Attribute) else ()
+
+
+def call_place(node: ir.Expr, default: ir.Place = ir.NOWHERE) -> ir.Place:
+    """Where the outermost call of an expression stands."""
+    return next((part.place for part in ir.expressions(node) if isinstance(part, ir.Call)), default)
+
+
+def place_of(statement: ir.Stmt | None) -> ir.Place:
+    """Where a statement stands; NOWHERE if there is none."""
+    return ir.NOWHERE if statement is None else statement.place
+
+
+def makes_calls(node: ir.Expr) -> bool:
+    """Whether evaluating the expression calls or awaits anything."""
+    return any([isinstance(part, (ir.Call, ir.Await)) for part in ir.expressions(node)])
+
+
+def names_in(function: ir.Function) -> set[str]:
+    """The names that a nested function mentions."""
+    found: set[str] = set()
+    for statement in ir.statements(function.body):
+        if isinstance(statement, ir.Define) and isinstance(statement.definition, ir.Function):
+            found |= names_in(statement.definition)
+            continue
+        for part in ir.expressions(statement):
+            if isinstance(part, ir.Name):
+                found.add(part.path[0])
+            elif isinstance(part, ir.Lambda):
+                found |= names_in(part.function)
+    return found - {parameter.name for parameter in function.parameters}
+
+
+def bound_names(statement: ir.Stmt) -> Iterator[str]:
+    """The plain names that a statement binds."""
+    targets: tuple[ir.Expr | None, ...] = ()
+    if isinstance(statement, ir.Assign):
+        targets = statement.targets
+    elif isinstance(statement, ir.For):
+        targets = (statement.target,)
+    elif isinstance(statement, ir.With):
+        targets = tuple([item.target for item in statement.items])
+    elif isinstance(statement, ir.Define):
+        yield statement.definition.name
+    elif isinstance(statement, ir.Import):
+        return
+    for target in targets:
+        for path in bound_paths(target):
+            if len(path) == 1:
+                yield path[0]
+    for node in own_expressions(statement):
+        if isinstance(node, ir.Walrus):
+            yield node.target.path[0]
+
+
+def bound_paths(target: ir.Expr | None) -> Iterator[Path]:
+    """The dotted paths that a target binds."""
+    if isinstance(target, ir.Name):
+        yield target.path
+    elif isinstance(target, ir.Collection):
+        for item in target.items:
+            yield from bound_paths(item)
+    elif isinstance(target, ir.Opaque):
+        for item in target.parts:
+            yield from bound_paths(item)
+
+
+def has_decorator(function: ir.Function, name: str) -> bool:
+    """Whether a function has a plain decorator of that name, however it is qualified."""
+    return any([isinstance(item, ir.Name) and item.path[-1] == name for item in function.decorators])
+
+
+def own_expressions(statement: ir.Stmt) -> Iterable[ir.Expr]:
+    """The expressions of a statement, without those of the statements in its blocks."""
+    for field in statement:
+        if isinstance(field, tuple):
+            if type(field) is tuple:
+                for item in field:
+                    if isinstance(item, ir.WithItem):
+                        yield from ir.expressions(item)
+                    elif isinstance(item, ir.Handler):
+                        if item.type is not None:
+                            yield from ir.expressions(item.type)
+                    elif isinstance(item, ir.Case):
+                        if item.guard is not None:
+                            yield from ir.expressions(item.guard)
+                    elif isinstance(item, tuple) and not isinstance(item, _STATEMENTS):
+                        yield from ir.expressions(item)
+            elif not isinstance(field, _STATEMENTS):
+                yield from ir.expressions(field)
+
+
+_STATEMENTS: tuple[type, ...] = get_args(ir.Stmt)
