@@ -163,6 +163,10 @@ class SymbolTable:
         self.modules = modules
         self._by_last: dict[str, list[tuple[tuple[str, ...], Module]]] = {}
         self._found: dict[tuple[str, str], Module | None] = {}
+        # Asked a hundred thousand times in a large project, with few different questions.
+        self._resolved: dict[tuple[int, tuple[str, ...]], Symbol | None] = {}
+        self._ancestors: dict[int, list[Symbol]] = {}
+        self._methods: dict[tuple[int, str], FunctionRef | None] = {}
         for module in modules:
             parts = tuple(module.name.split("."))
             self._by_last.setdefault(parts[-1], []).append((parts, module))
@@ -202,7 +206,10 @@ class SymbolTable:
 
     def resolve(self, module: Module, path: tuple[str, ...]) -> Symbol | None:
         """What a dotted path means at module level; None if the module defines no such name."""
-        return self._resolve(module, path, 0)
+        key = (id(module), path)
+        if key not in self._resolved:
+            self._resolved[key] = self._resolve(module, path, 0)
+        return self._resolved[key]
 
     def _resolve(self, module: Module, path: tuple[str, ...], depth: int) -> Symbol | None:
         if depth > 12:
@@ -258,8 +265,14 @@ class SymbolTable:
                     result.append(found)
         return result
 
-    def ancestors(self, reference: ClassRef) -> Iterator[Symbol]:
+    def ancestors(self, reference: ClassRef) -> list[Symbol]:
         """The class itself and what it inherits from, nearest first; cycles end."""
+        key = id(reference.definition)
+        if key not in self._ancestors:
+            self._ancestors[key] = list(self._find_ancestors(reference))
+        return self._ancestors[key]
+
+    def _find_ancestors(self, reference: ClassRef) -> Iterator[Symbol]:
         queue: list[Symbol] = [reference]
         seen: set[int] = set()
         while queue:
@@ -273,6 +286,12 @@ class SymbolTable:
 
     def method(self, reference: ClassRef, name: str) -> FunctionRef | None:
         """A method by name, through inheritance."""
+        key = (id(reference.definition), name)
+        if key not in self._methods:
+            self._methods[key] = self._find_method(reference, name)
+        return self._methods[key]
+
+    def _find_method(self, reference: ClassRef, name: str) -> FunctionRef | None:
         for symbol in self.ancestors(reference):
             if isinstance(symbol, ClassRef):
                 qualname = f"{symbol.definition.qualname}.{name}"
