@@ -128,3 +128,12 @@ def own_expressions(statement: ir.Stmt) -> Iterable[ir.Expr]:
 
 
 _STATEMENTS: tuple[type, ...] = get_args(ir.Stmt)
+
+
+def decorator_name(decorator: ir.Expr) -> str:
+    """The last part of what a decorator is called, with or without arguments."""
+    while isinstance(decorator, ir.Call):
+        decorator = decorator.function
+    if isinstance(decorator, ir.Name):
+        return decorator.path[-1]
+    return decorator.name if isinstance(decorator, ir.Attribute) else ""

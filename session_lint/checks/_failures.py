@@ -78,7 +78,7 @@ def is_judged_elsewhere(context: Context, flow: FunctionFlow, failure: Failure) 
     A function that only passes its session on is as good as what it calls. A function that is only a part of its
     callers' unit of work, because they all do more with the session, is judged with them.
     """
-    return is_delegating(flow, failure.info.identity) or context.project.takes_part(flow.reference)
+    return is_delegating(flow, failure.info.identity) or context.project.call_graph.takes_part(flow.reference)
 
 
 def is_delegating(flow: FunctionFlow, identity: Path) -> bool:

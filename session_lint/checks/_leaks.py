@@ -10,7 +10,7 @@ from session_lint.flow import errors, result
 from session_lint.flow.effects import leaks
 from session_lint.flow.result import Exit, FunctionFlow, SessionInfo
 from session_lint.flow.state import CLOSED, Mark
-from session_lint.project.statics import decorator_name
+from session_lint.ir_queries import decorator_name
 
 _COMMAND_LINE = ("command", "callback", "main", "cli")
 

@@ -22,7 +22,7 @@ def check(context: Context) -> Iterator[Finding]:
             continue
         seen.add(call.place)
         reference = value.provider.reference
-        if context.project.statics.is_manager(reference):
+        if context.project.statics.results.is_manager(reference):
             flow = context.project.flow(FunctionRef(context.module, function)) if function is not None else None
             message = (
                 f"{reference.function.name} is a context manager: Depends() gives the manager itself, not what it yields; "

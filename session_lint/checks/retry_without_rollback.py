@@ -11,7 +11,7 @@ from session_lint.checks._swallowed import is_retry, reuses
 from session_lint.checks.context import Context, history
 from session_lint.findings import Confidence, Finding, Severity
 from session_lint.flow.result import FunctionFlow
-from session_lint.project.statics import decorator_name
+from session_lint.ir_queries import decorator_name
 
 
 @rule("SES113", "retry-without-rollback", Severity.ERROR)

@@ -43,7 +43,7 @@ def _begun_by_callers(context: Context) -> Iterator[tuple[FunctionFlow, Event]]:
     for flow in context.flows():
         commits = [event for event in flow.events if event.kind == result.COMMITTED]
         handed = [info for info in flow.sessions.values() if info.origin == result.PARAMETER]
-        if commits and handed and context.project.is_begun_by_callers(flow.reference):
+        if commits and handed and context.project.call_graph.is_begun_by_callers(flow.reference):
             inside = context.project.flow_in_begin(flow.reference)
             for event in inside.events:
                 if event.kind == result.AFTER_END:

@@ -9,7 +9,7 @@ from session_lint.checks.context import Context
 from session_lint.checks.retry_without_rollback import is_retry_decorator
 from session_lint.findings import Confidence, Finding, Severity
 from session_lint.flow import result
-from session_lint.project.statics import decorator_name
+from session_lint.ir_queries import decorator_name
 
 
 @rule("SES115", "yield-in-retry-loop", Severity.ERROR)
@@ -18,7 +18,7 @@ def check(context: Context) -> Iterator[Finding]:
         function = flow.reference.function
         if not function.is_generator:
             continue
-        is_manager = context.project.statics.is_manager(flow.reference)
+        is_manager = context.project.statics.results.is_manager(flow.reference)
         yields = [event for event in flow.events if event.kind == result.YIELDED]
         hands_out = is_manager or any([event.identity for event in yields])
         again = next((event for event in yields if event.detail is True), None)

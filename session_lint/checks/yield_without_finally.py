@@ -11,7 +11,7 @@ from session_lint.flow import errors, result
 from session_lint.flow.effects import leaks
 from session_lint.flow.result import Event, Exit, FunctionFlow
 from session_lint.flow.state import CLOSED, NONE, Mark
-from session_lint.project.statics import decorator_name
+from session_lint.ir_queries import decorator_name
 
 _EXEMPT = ("fixture", "asyncio_fixture", "on_startup", "lifespan")
 
@@ -60,7 +60,10 @@ def _exposed(flow: FunctionFlow, event: Event) -> Exit | None:
 def _finding(context: Context, flow: FunctionFlow, event: Event, way: Exit) -> Finding:
     info = flow.sessions[event.identity]
     function = flow.reference.function
-    affects = [context.affected(reference, message) for reference, message in context.project.users_of(flow.reference)]
+    affects = [
+        context.affected(reference, message)
+        for reference, message in context.project.call_graph.users_of(flow.reference)
+    ]
     only_cancelled = way.error is not None and way.error.kind in (errors.CANCELLED, errors.ABANDONED)
     what = "is cancelled" if only_cancelled else "raises or is cancelled"
     message = (

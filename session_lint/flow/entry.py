@@ -19,9 +19,9 @@ from session_lint.flow.values import (
     Path,
     Session,
 )
+from session_lint.ir_queries import decorator_name
 from session_lint.project import shapes
 from session_lint.project.modules import ClassRef
-from session_lint.project.statics import decorator_name
 
 
 def entry_states(function: Effects, begun: int = 0) -> list[State]:

@@ -460,7 +460,7 @@ class Interpreter(Evaluation):
     def declared(self, node: ir.Assign, state: State) -> tuple[State, Value]:
         """`session: Session = something unknown`: believe the annotation."""
         assert node.annotation is not None
-        value = self.project.statics.instance(self.module, node.annotation)
+        value = self.project.statics.annotations.instance(self.module, node.annotation)
         target = node.targets[0]
         name = target.path if isinstance(target, ir.Name) else ("?",)
         return self.materialise(value, state, name, node.place, "attribute")

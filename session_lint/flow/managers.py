@@ -52,7 +52,7 @@ class Managers(Calls):
         if isinstance(value, Manager):
             return self._enter_manager(value, state, node, item, outcome)
         if isinstance(value, Instance):
-            bound = self.project.statics.entered(self.module, value)
+            bound = self.project.statics.results.entered(self.module, value)
             if isinstance(bound, (Borrowed, Opened)):
                 return [self._provided(bound.type, state, node, item, None, "foreign")]
             return [(state, Manager("null", value), value if bound is None else bound)]
@@ -114,7 +114,7 @@ class Managers(Calls):
                 if provider.closes and provider.closes_on_error:
                     state = self.hand_over(given, state)
                 return [(state, value._replace(value=given), given)]
-        bound = self.project.statics.yielded(value.reference)
+        bound = self.project.statics.results.yielded(value.reference)
         if isinstance(bound, Registry):
             state, session = self.materialise(bound, state, (), node.place, result.AMBIENT)
             return [(state, value._replace(value=session), session)]
@@ -290,7 +290,7 @@ class Managers(Calls):
             return None
         if not isinstance(value, Generator):
             return None
-        static = self.project.statics.yielded(value.reference)
+        static = self.project.statics.results.yielded(value.reference)
         if not isinstance(static, Borrowed) or not isinstance(node.target, ir.Name):
             return None
         provider = self.project.provider(value.reference)

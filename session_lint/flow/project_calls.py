@@ -66,10 +66,10 @@ class ProjectCalls(ForeignCalls):
         statics = self.project.statics
         bindings = self._bind(callee, arguments)
         if function.is_generator:
-            static = statics.returned(reference)
+            static = statics.results.returned(reference)
             if isinstance(static, Manager):
                 return [(state, static._replace(value=callee.receiver, place=node.place, bindings=bindings))]
-            if statics.is_manager(reference):
+            if statics.results.is_manager(reference):
                 return [(state, Manager("provider", callee.receiver, reference, (), node.place, bindings))]
             return [(state, Generator(reference, node.place))]
         label = call_text(node)
@@ -117,7 +117,7 @@ class ProjectCalls(ForeignCalls):
         return pairs
 
     def _result(self, callee: Function, bindings: tuple[tuple[str, Value], ...]) -> Value:
-        value = self.project.statics.returned(callee.reference)
+        value = self.project.statics.results.returned(callee.reference)
         held = [given for _, given in bindings if carries_session(given)]
         if isinstance(value, Instance) and held and not value.fields and self.project.holds_session(value.reference):
             # `get_repositories(session)`: the object that comes back works with the session that went in.
@@ -302,7 +302,7 @@ class ProjectCalls(ForeignCalls):
         """An object of a class of the project, with the sessions that it was given."""
         fields = []
         if any([carries_session(value) for _, value, _ in arguments]):
-            stored = self.project.constructor(reference)
+            stored = self.project.constructors.of(reference)
             position = 0
             for name, value, _ in arguments:
                 if name is None:

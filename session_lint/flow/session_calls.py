@@ -136,7 +136,7 @@ class SessionCalls(Variables):
     def generator_method(self, owner: Generator, name: str, node: ir.Call, state: State, outcome: Outcome) -> Pairs:
         if name in ("__next__", "__anext__", "send", "asend"):
             return [self.next_of(owner, node, state)]
-        yielded = self.project.statics.yielded(owner.reference)
+        yielded = self.project.statics.results.yielded(owner.reference)
         if (
             name in ops.SESSION_METHODS
             and isinstance(yielded, (Borrowed, Registry))
@@ -148,7 +148,7 @@ class SessionCalls(Variables):
     def next_of(self, generator: Generator | Manager, node: ir.Call, state: State) -> tuple[State, Value]:
         """`next(get_db())`: the session comes out, and the generator is gone unless someone keeps it."""
         assert generator.reference is not None
-        value = self.project.statics.yielded(generator.reference)
+        value = self.project.statics.results.yielded(generator.reference)
         inline = generator.place != ir.NOWHERE and ir.within(generator.place, node.place)
         if isinstance(generator, Manager):
             self.event(result.MANAGER_ITERATED, node.place, (), call_text(node), None, generator.reference)

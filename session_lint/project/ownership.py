@@ -59,8 +59,8 @@ def _is_kept(project: Project, flow: FunctionFlow, info: SessionInfo) -> bool:
     if info.origin != result.ATTRIBUTE or definition is None or len(info.identity) != 2:
         return False
     reference = ClassRef(module, definition)
-    project.statics.fields(reference)
-    how = project.statics.kept.get(id(definition), {}).get(info.identity[1])
+    project.statics.fields.of(reference)
+    how = project.statics.fields.kept.get(id(definition), {}).get(info.identity[1])
     if how == "instance":
         made = [project.statics.name(module, (name,)) for name in module.variables]
         return any([isinstance(value, Instance) and value.reference == reference for value in made])

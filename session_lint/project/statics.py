@@ -19,10 +19,8 @@ from session_lint.flow.values import (
     ExternalValue,
     Factory,
     Function,
-    Generator,
     Instance,
     Items,
-    Manager,
     ModuleValue,
     Opened,
     Path,
@@ -31,9 +29,11 @@ from session_lint.flow.values import (
     SessionType,
     Value,
 )
-from session_lint.ir_queries import own_expressions
+from session_lint.ir_queries import decorator_name
 from session_lint.project import shapes
 from session_lint.project import sqlalchemy_names as names
+from session_lint.project.annotations import Annotations
+from session_lint.project.fields import Fields
 from session_lint.project.modules import (
     ClassRef,
     External,
@@ -44,14 +44,8 @@ from session_lint.project.modules import (
     SymbolTable,
     VariableRef,
 )
+from session_lint.project.results import Results
 from session_lint.settings import Settings
-
-_GENERATOR_TYPES = ("Generator", "AsyncGenerator", "Iterator", "AsyncIterator", "Iterable", "AsyncIterable")
-_WRAPPERS = ("Optional", "Union", "ClassVar", "Final", "Annotated", "Type", "type", "Awaitable")
-_COROUTINES = ("inlineCallbacks", "coroutine", "gen_test", "asyncio_coroutine")
-"""Decorators that make a coroutine of a generator function."""
-
-_CACHED = ("lru_cache", "cache", "cached_property", "cached", "singleton")
 
 
 class Statics:
@@ -65,14 +59,13 @@ class Statics:
         }
         self._names: dict[tuple[int, Path], Value] = {}
         self._symbols: dict[tuple[str, str], Value] = {}
-        self._returns: dict[int, Value] = {}
-        self._yields: dict[int, Value] = {}
-        self._fields: dict[int, dict[str, Value]] = {}
-        self.kept: dict[int, dict[str, str]] = {}
-        """By class: the attributes that hold a session which the class opens itself, "class" or "instance" wide."""
+        self.annotations = Annotations(self)
+        self.results = Results(self)
+        self.fields = Fields(self)
         self._usage: dict[int, dict[Path, shapes.Usage]] = {}
         self._uses_sqlalchemy: dict[int, bool] = {}
-        self._busy: set[object] = set()
+        self.busy: set[object] = set()
+        """What is being worked out: who asks for it again meanwhile gets None, so that cycles end."""
 
     # -------------------------------------------------------------------------------------------- symbols
 
@@ -81,7 +74,7 @@ class Statics:
         key = (id(module), path)
         if key not in self._names:
             value = self._name(module, path)
-            if self._busy:
+            if self.busy:
                 return value
             self._names[key] = value
         return self._names[key]
@@ -117,16 +110,16 @@ class Statics:
         key = (symbol.module.name, symbol.name)
         if key in self._symbols:
             return self._symbols[key]
-        if key in self._busy:
+        if key in self.busy:
             return None
-        self._busy.add(key)
+        self.busy.add(key)
         assignment = symbol.assignment
         value = self.expression(symbol.module, assignment.value) if assignment.value is not None else None
         if value is None and assignment.annotation is not None:
-            value = self.instance(symbol.module, assignment.annotation)
+            value = self.annotations.instance(symbol.module, assignment.annotation)
         if isinstance(value, (Registry, Extension)) and value.identity == ("?",):
             value = value._replace(identity=key)
-        self._busy.discard(key)
+        self.busy.discard(key)
         self._symbols[key] = value
         return value
 
@@ -169,9 +162,9 @@ class Statics:
             method = self.table.method(value.reference, name)
             if method is not None:
                 if _is_property(method.function):
-                    return self._carrying(self.returned(method), carried)
+                    return self._carrying(self.results.returned(method), carried)
                 return Function(method, value if isinstance(value, Instance) else None)
-            found = self.fields(value.reference).get(name)
+            found = self.fields.of(value.reference).get(name)
             if isinstance(found, Borrowed):
                 # Somewhere in the object is a session; a field that holds one is most likely that one.
                 return next((known for field, known in carried if field == "?"), found)
@@ -181,7 +174,7 @@ class Statics:
     def _carrying(self, value: Value, fields: tuple[tuple[str, Value], ...]) -> Value:
         """An object that is reached through another one works with the sessions of that one, if it keeps any."""
         if isinstance(value, Instance) and fields and not value.fields and not value.path:
-            if any([isinstance(kept, Borrowed) for kept in self.fields(value.reference).values()]):
+            if any([isinstance(kept, Borrowed) for kept in self.fields.of(value.reference).values()]):
                 return value._replace(fields=tuple([("?", held) for _, held in fields]))
         return value
 
@@ -232,7 +225,7 @@ class Statics:
         if isinstance(function, Registry):
             return function
         if isinstance(function, Function):
-            return self.returned(function.reference)
+            return self.results.returned(function.reference)
         if isinstance(function, ClassValue):
             return Instance(function.reference, (), ())
         if isinstance(function, ExternalValue):
@@ -253,7 +246,7 @@ class Statics:
         last = name.rpartition(".")[2]
         first = self.expression(module, node.arguments[0].value, local) if node.arguments else None
         if name in names.CONTEXT_MANAGERS and isinstance(first, Function):
-            return ManagerMaker(first)
+            return _manager_maker(first)
         if last in ("NewType", "TypeVar") and len(node.arguments) > 1:
             return self.expression(module, node.arguments[1].value, local)
         if last in ("partial", "cast", "cached", "run_sync") and node.arguments:
@@ -279,263 +272,6 @@ class Statics:
                 scope = str(argument.value.value)
         return Dependency(provider, scope)
 
-    # ---------------------------------------------------------------------------------------------- types
-
-    def instance(self, module: Module, annotation: ir.Expr) -> Value:
-        """What a variable of that type holds."""
-        return self.annotated(module, annotation)[0]
-
-    def annotated(self, module: Module, annotation: ir.Expr, depth: int = 0) -> tuple[Value, Dependency | None]:
-        """What a variable of that type holds, and the dependency that `Annotated` names."""
-        if depth > 8:
-            return None, None
-        if isinstance(annotation, ir.Subscript):
-            return self._generic(module, annotation, depth)
-        if not isinstance(annotation, ir.Name):
-            return None, None
-        symbol = self.table.resolve(module, annotation.path)
-        if isinstance(symbol, VariableRef):
-            assigned = symbol.assignment.value
-            if isinstance(assigned, (ir.Subscript, ir.Name)):
-                return self.annotated(symbol.module, assigned, depth + 1)
-        value = self.name(module, annotation.path)
-        return self._instance_of(value), None
-
-    def _instance_of(self, value: Value) -> Value:
-        if isinstance(value, SessionClass):
-            return Borrowed(value.type)
-        if isinstance(value, ClassValue):
-            return Instance(value.reference, (), ())
-        if isinstance(value, ExternalValue):
-            if value.name in names.ENGINE_CLASSES:
-                return Engine(names.ENGINE_CLASSES[value.name], Confidence.CERTAIN)
-            if value.name in names.SESSION_FACTORIES:
-                return Factory(SessionType("session", names.SESSION_FACTORIES[value.name], Confidence.CERTAIN))
-            if value.name in names.REGISTRIES:
-                return Registry((value.name,), names.REGISTRIES[value.name], "")
-            if value.name in names.EXTENSIONS:
-                return Extension((value.name,))
-        return None
-
-    def _generic(self, module: Module, node: ir.Subscript, depth: int) -> tuple[Value, Dependency | None]:
-        last = node.base.path[-1] if isinstance(node.base, ir.Name) else ""
-        if last in _WRAPPERS:
-            dependency = None
-            for item in node.items[1:]:
-                if last == "Annotated" and isinstance(item, ir.Call):
-                    found = self.expression(module, item)
-                    dependency = found if isinstance(found, Dependency) else dependency
-            for item in node.items[:1] if last == "Annotated" else node.items:
-                value, inner = self.annotated(module, item, depth + 1)
-                if value is not None:
-                    return value, dependency or inner
-            return None, dependency
-        if last in ("sessionmaker", "async_sessionmaker", "scoped_session", "async_scoped_session"):
-            return self.annotated(module, node.base, depth + 1)
-        if last == "Callable" and node.items:
-            value, _ = self.annotated(module, node.items[-1], depth + 1)
-            if isinstance(value, Borrowed):
-                return Factory(names.weaker(value.type, Confidence.LIKELY)), None
-        if last not in _GENERATOR_TYPES:
-            return self.annotated(module, node.base, depth + 1)
-        return None, None
-
-    def yielded_type(self, module: Module, annotation: ir.Expr | None) -> Value:
-        """X of `Generator[X, ...]`, `AsyncIterator[X]` and the like."""
-        if isinstance(annotation, ir.Subscript) and isinstance(annotation.base, ir.Name) and annotation.items:
-            if annotation.base.path[-1] in _GENERATOR_TYPES:
-                return self.instance(module, annotation.items[0])
-        return None
-
-    # ------------------------------------------------------------------------------------------- functions
-
-    def is_manager(self, reference: FunctionRef) -> bool:
-        """Whether a function is decorated as a context manager."""
-        for decorator in reference.function.decorators:
-            value = self.expression(reference.module, decorator)
-            if isinstance(value, ExternalValue) and value.name in names.CONTEXT_MANAGERS:
-                return True
-            if isinstance(decorator, ir.Name) and decorator.path[-1] in ("contextmanager", "asynccontextmanager"):
-                return True
-        return False
-
-    def returned(self, reference: FunctionRef) -> Value:
-        """What calling the function gives (awaited, if it is a coroutine function)."""
-        key = id(reference.function)
-        if key in self._returns:
-            return self._returns[key]
-        if key in self._busy:
-            return None
-        self._busy.add(key)
-        value = self._returned(reference)
-        self._busy.discard(key)
-        self._returns[key] = value
-        return value
-
-    def _returned(self, reference: FunctionRef) -> Value:
-        function = reference.function
-        if function.is_generator:
-            if self.is_manager(reference):
-                return Manager("provider", None, reference)
-            if any([decorator_name(decorator) in _COROUTINES for decorator in function.decorators]):
-                return None
-            return Generator(reference, ir.NOWHERE)
-        local = self.locals(reference)
-        values = []
-        for statement in ir.statements(function.body):
-            if isinstance(statement, ir.Return) and statement.value not in (None, ir.Constant(None)):
-                values.append(self.expression(reference.module, statement.value, local))
-        declared = self.instance(reference.module, function.returns) if function.returns is not None else None
-        known = [value for value in values if value is not None]
-        if any([decorator_name(decorator) in _CACHED for decorator in function.decorators]):
-            known = [Borrowed(value.type) if isinstance(value, Opened) else value for value in known]
-        if known and all([value == known[0] for value in known]) and len(known) == len(values):
-            return known[0]
-        for value in known:
-            if isinstance(value, (Opened, Borrowed)):
-                # Sometimes a new one, sometimes an old one: whoever gets it can't know that it must close it.
-                return Borrowed(value.type)
-        return known[0] if known else declared
-
-    def yielded(self, reference: FunctionRef) -> Value:
-        """What a generator function yields, by its type and its body."""
-        key = id(reference.function)
-        if key in self._yields:
-            return self._yields[key]
-        self._yields[key] = None
-        declared = self.yielded_type(reference.module, reference.function.returns)
-        if declared is None:
-            local = self.locals(reference)
-            for statement in ir.statements(reference.function.body):
-                for node in own_expressions(statement):
-                    if isinstance(node, ir.Yield) and node.value is not None and not node.is_from:
-                        value = self.expression(reference.module, node.value, local)
-                        if value is None and isinstance(node.value, ir.Name):
-                            value = self._shape(reference, node.value.path)
-                        declared = declared or (Borrowed(value.type) if isinstance(value, Opened) else value)
-                    elif isinstance(node, ir.Yield) and node.is_from and node.value is not None:
-                        value = self.expression(reference.module, node.value, local)
-                        if isinstance(value, Generator):
-                            declared = declared or self.yielded(value.reference)
-        self._yields[key] = declared
-        return declared
-
-    def _shape(self, reference: FunctionRef, path: Path) -> Value:
-        seen = self.usage(reference).get(path)
-        kind = shapes.recognise(path[-1], seen, self.uses_sqlalchemy(reference.module))
-        return Borrowed(kind) if kind else None
-
-    def locals(self, reference: FunctionRef) -> dict[str, Value]:
-        """What the local variables of a function hold, whichever way control takes."""
-        module, function = reference
-        local: dict[str, Value] = {}
-        for parameter in function.parameters:
-            local[parameter.name] = self.instance(module, parameter.annotation) if parameter.annotation else None
-        if function.owner and function.parameters:
-            owner = module.classes.get(function.owner)
-            if owner is not None:
-                reference_ = ClassRef(module, owner)
-                is_class = any([decorator_name(decorator) == "classmethod" for decorator in function.decorators])
-                local[function.parameters[0].name] = (
-                    ClassValue(reference_) if is_class else Instance(reference_, (), ())
-                )
-        for statement in ir.statements(function.body):
-            if isinstance(statement, ir.Assign) and statement.value is not None:
-                for target in statement.targets:
-                    if isinstance(target, ir.Name) and len(target.path) == 1 and not local.get(target.path[0]):
-                        local[target.path[0]] = self.expression(module, statement.value, local)
-            elif isinstance(statement, ir.With):
-                for item in statement.items:
-                    if isinstance(item.target, ir.Name) and len(item.target.path) == 1:
-                        entered = self.entered(module, self.expression(module, item.value, local))
-                        local[item.target.path[0]] = Borrowed(entered.type) if isinstance(entered, Opened) else entered
-            elif isinstance(statement, ir.Scope):
-                for name in statement.names:
-                    local.pop(name, None)
-        return local
-
-    def entered(self, module: Module, value: Value) -> Value:
-        """What `with value as x` binds to x, as a static value."""
-        if isinstance(value, Manager) and value.reference is not None:
-            return self.yielded(value.reference)
-        if isinstance(value, Instance):
-            for name in ("__enter__", "__aenter__"):
-                method = self.table.method(value.reference, name)
-                if method is not None:
-                    result = self.returned(method)
-                    return result if result is not None else value
-        return value
-
-    # --------------------------------------------------------------------------------------------- classes
-
-    def fields(self, reference: ClassRef) -> dict[str, Value]:
-        """What the attributes of a class's objects hold: annotations, class variables, assignments to self."""
-        key = id(reference.definition)
-        if key in self._fields:
-            return self._fields[key]
-        self._fields[key] = {}
-        fields: dict[str, Value] = {}
-        for symbol in self.table.ancestors(reference):
-            if isinstance(symbol, ClassRef):
-                for name, value in self._own_fields(symbol).items():
-                    fields.setdefault(name, value)
-        self._fields[key] = fields
-        return fields
-
-    def _own_fields(self, reference: ClassRef) -> dict[str, Value]:
-        module, definition = reference
-        fields: dict[str, Value] = {}
-        methods = []
-        for statement in ir.statements(definition.body):
-            if isinstance(statement, ir.Assign):
-                for target in statement.targets:
-                    if isinstance(target, ir.Name) and len(target.path) == 1:
-                        value = self.expression(module, statement.value) if statement.value is not None else None
-                        if isinstance(value, Dependency):
-                            value = self.instance(module, statement.annotation) if statement.annotation else None
-                        if value is None and statement.annotation is not None:
-                            value = self.instance(module, statement.annotation)
-                        if isinstance(value, Opened):
-                            self.kept.setdefault(id(definition), {})[target.path[0]] = "class"
-                        if value is not None:
-                            fields[target.path[0]] = _settled(value, (module.name, definition.qualname, target.path[0]))
-            elif isinstance(statement, ir.Define) and isinstance(statement.definition, ir.Function):
-                methods.append(statement.definition)
-        methods.sort(key=lambda method: method.name != "__init__")
-        seen = shapes.usage([method.body for method in methods])
-        for method in methods:
-            if method.parameters:
-                self._fields_of_method(reference, method, fields, seen)
-        return fields
-
-    def _fields_of_method(
-        self, reference: ClassRef, method: ir.Function, fields: dict[str, Value], seen: dict[Path, shapes.Usage]
-    ) -> None:
-        module = reference.module
-        local: dict[str, Value] | None = None
-        me = method.parameters[0].name
-        for statement in ir.statements(method.body):
-            if not isinstance(statement, ir.Assign):
-                continue
-            for target in statement.targets:
-                if not (isinstance(target, ir.Name) and len(target.path) == 2 and target.path[0] == me):
-                    continue
-                field = target.path[1]
-                if fields.get(field) is not None:
-                    continue
-                if local is None:
-                    local = {**self.locals(FunctionRef(module, method)), me: None}
-                value = self.expression(module, statement.value, local)
-                if value is None and statement.annotation is not None:
-                    value = self.instance(module, statement.annotation)
-                if value is None and not isinstance(statement.value, ir.Constant):
-                    kind = shapes.recognise(field, seen.get((me, field)), self.uses_sqlalchemy(module))
-                    value = Borrowed(kind) if kind else None
-                if isinstance(value, Opened) and method.name == "__init__":
-                    self.kept.setdefault(id(reference.definition), {})[field] = "instance"
-                if value is not None:
-                    fields[field] = _settled(value, (module.name, reference.definition.qualname, field))
-
     # ----------------------------------------------------------------------------------------------- usage
 
     def usage(self, reference: FunctionRef) -> dict[Path, shapes.Usage]:
@@ -557,7 +293,7 @@ class Statics:
         return self._uses_sqlalchemy[key]
 
 
-def ManagerMaker(function: Function) -> Value:
+def _manager_maker(function: Function) -> Value:
     """`contextmanager(f)`: a function whose result is a context manager."""
     return Function(FunctionRef(function.reference.module, _as_manager(function.reference.function)), function.receiver)
 
@@ -572,25 +308,6 @@ def _item(value: Items, index: tuple[ir.Expr, ...]) -> Value:
     if isinstance(number, int) and not isinstance(number, bool) and 0 <= number < len(value.items):
         return value.items[number]
     return None
-
-
-def _settled(value: Value, identity: tuple[str, ...]) -> Value:
-    """A session that is kept in an attribute is not new to those who find it there."""
-    if isinstance(value, Opened):
-        return Borrowed(value.type)
-    if isinstance(value, (Registry, Extension)) and value.identity == ("?",):
-        return value._replace(identity=identity)
-    if isinstance(value, Items):
-        return None
-    return value
-
-
-def decorator_name(decorator: ir.Expr) -> str:
-    while isinstance(decorator, ir.Call):
-        decorator = decorator.function
-    if isinstance(decorator, ir.Name):
-        return decorator.path[-1]
-    return decorator.name if isinstance(decorator, ir.Attribute) else ""
 
 
 def _is_property(function: ir.Function) -> bool:

@@ -1,0 +1,108 @@
+"""Type annotations: what a variable that is declared with one holds."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from session_lint import ir
+from session_lint.findings import Confidence
+from session_lint.flow.values import (
+    Borrowed,
+    ClassValue,
+    Dependency,
+    Engine,
+    Extension,
+    ExternalValue,
+    Factory,
+    Instance,
+    Registry,
+    SessionClass,
+    SessionType,
+    Value,
+)
+from session_lint.project import sqlalchemy_names as names
+from session_lint.project.modules import (
+    Module,
+    VariableRef,
+)
+
+if TYPE_CHECKING:
+    from session_lint.project.statics import Statics
+
+_GENERATOR_TYPES = ("Generator", "AsyncGenerator", "Iterator", "AsyncIterator", "Iterable", "AsyncIterable")
+
+_WRAPPERS = ("Optional", "Union", "ClassVar", "Final", "Annotated", "Type", "type", "Awaitable")
+
+
+class Annotations:
+    """Reads the annotations of the project."""
+
+    def __init__(self, statics: Statics) -> None:
+        self._statics = statics
+
+    def instance(self, module: Module, annotation: ir.Expr) -> Value:
+        """What a variable of that type holds."""
+        return self.annotated(module, annotation)[0]
+
+    def annotated(self, module: Module, annotation: ir.Expr, depth: int = 0) -> tuple[Value, Dependency | None]:
+        """What a variable of that type holds, and the dependency that `Annotated` names."""
+        if depth > 8:
+            return None, None
+        if isinstance(annotation, ir.Subscript):
+            return self._generic(module, annotation, depth)
+        if not isinstance(annotation, ir.Name):
+            return None, None
+        symbol = self._statics.table.resolve(module, annotation.path)
+        if isinstance(symbol, VariableRef):
+            assigned = symbol.assignment.value
+            if isinstance(assigned, (ir.Subscript, ir.Name)):
+                return self.annotated(symbol.module, assigned, depth + 1)
+        value = self._statics.name(module, annotation.path)
+        return _instance_of(value), None
+
+    def _generic(self, module: Module, node: ir.Subscript, depth: int) -> tuple[Value, Dependency | None]:
+        last = node.base.path[-1] if isinstance(node.base, ir.Name) else ""
+        if last in _WRAPPERS:
+            dependency = None
+            for item in node.items[1:]:
+                if last == "Annotated" and isinstance(item, ir.Call):
+                    found = self._statics.expression(module, item)
+                    dependency = found if isinstance(found, Dependency) else dependency
+            for item in node.items[:1] if last == "Annotated" else node.items:
+                value, inner = self.annotated(module, item, depth + 1)
+                if value is not None:
+                    return value, dependency or inner
+            return None, dependency
+        if last in ("sessionmaker", "async_sessionmaker", "scoped_session", "async_scoped_session"):
+            return self.annotated(module, node.base, depth + 1)
+        if last == "Callable" and node.items:
+            value, _ = self.annotated(module, node.items[-1], depth + 1)
+            if isinstance(value, Borrowed):
+                return Factory(names.weaker(value.type, Confidence.LIKELY)), None
+        if last not in _GENERATOR_TYPES:
+            return self.annotated(module, node.base, depth + 1)
+        return None, None
+
+    def yielded(self, module: Module, annotation: ir.Expr | None) -> Value:
+        """X of `Generator[X, ...]`, `AsyncIterator[X]` and the like."""
+        if isinstance(annotation, ir.Subscript) and isinstance(annotation.base, ir.Name) and annotation.items:
+            if annotation.base.path[-1] in _GENERATOR_TYPES:
+                return self.instance(module, annotation.items[0])
+        return None
+
+
+def _instance_of(value: Value) -> Value:
+    if isinstance(value, SessionClass):
+        return Borrowed(value.type)
+    if isinstance(value, ClassValue):
+        return Instance(value.reference, (), ())
+    if isinstance(value, ExternalValue):
+        if value.name in names.ENGINE_CLASSES:
+            return Engine(names.ENGINE_CLASSES[value.name], Confidence.CERTAIN)
+        if value.name in names.SESSION_FACTORIES:
+            return Factory(SessionType("session", names.SESSION_FACTORIES[value.name], Confidence.CERTAIN))
+        if value.name in names.REGISTRIES:
+            return Registry((value.name,), names.REGISTRIES[value.name], "")
+        if value.name in names.EXTENSIONS:
+            return Extension((value.name,))
+    return None

@@ -1,0 +1,81 @@
+"""Constructors: which attribute of an object keeps which argument."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from session_lint import ir
+from session_lint.project.modules import (
+    ClassRef,
+    SymbolTable,
+)
+
+if TYPE_CHECKING:
+    pass
+
+
+class Constructor(NamedTuple):
+    """positional: parameter names of a class's `__init__`. fields: which attributes keep which parameter."""
+
+    positional: tuple[str, ...]
+    fields: dict[str, tuple[str, ...]]
+
+
+class Constructors:
+    """Reads the `__init__` methods of the project's classes. Answers are kept."""
+
+    def __init__(self, table: SymbolTable) -> None:
+        self._table = table
+        self._constructors: dict[int, Constructor] = {}
+
+    def of(self, reference: ClassRef) -> Constructor:
+        """Which attribute keeps which argument of a class's constructor."""
+        key = id(reference.definition)
+        if key not in self._constructors:
+            self._constructors[key] = Constructor((), {})
+            self._constructors[key] = self._read(reference)
+        return self._constructors[key]
+
+    def _read(self, reference: ClassRef) -> Constructor:
+        method = self._table.method(reference, "__init__")
+        if method is None:
+            names = [
+                target.path[0]
+                for statement in reference.definition.body
+                if isinstance(statement, ir.Assign) and statement.annotation is not None
+                for target in statement.targets
+                if isinstance(target, ir.Name)
+            ]
+            return Constructor(tuple(names), {name: (name,) for name in names})
+        parameters = [parameter.name for parameter in method.function.parameters]
+        me, names = (parameters[0], parameters[1:]) if parameters else ("", [])
+        fields: dict[str, list[str]] = {}
+        for statement in ir.statements(method.function.body):
+            if (
+                isinstance(statement, ir.Assign)
+                and isinstance(statement.value, ir.Name)
+                and len(statement.value.path) == 1
+            ):
+                for target in statement.targets:
+                    if isinstance(target, ir.Name) and len(target.path) == 2 and target.path[0] == me:
+                        fields.setdefault(statement.value.path[0], []).append(target.path[1])
+            elif isinstance(statement, ir.Expression) and isinstance(statement.value, ir.Call):
+                self._super_fields(reference, statement.value, fields)
+        return Constructor(tuple(names), {name: tuple(kept) for name, kept in fields.items()})
+
+    def _super_fields(self, reference: ClassRef, call: ir.Call, fields: dict[str, list[str]]) -> None:
+        """`super().__init__(session)`: the base class keeps it."""
+        function = call.function
+        if not (
+            isinstance(function, ir.Attribute) and function.name == "__init__" and isinstance(function.base, ir.Call)
+        ):
+            return
+        for base in self._table.bases(reference):
+            if isinstance(base, ClassRef):
+                inherited = self.of(base)
+                for position, argument in enumerate(call.arguments):
+                    name = argument.name
+                    if name is None and position < len(inherited.positional):
+                        name = inherited.positional[position]
+                    if name is not None and isinstance(argument.value, ir.Name) and len(argument.value.path) == 1:
+                        fields.setdefault(argument.value.path[0], []).extend(inherited.fields.get(name, ()))

@@ -1,0 +1,120 @@
+"""Classes: what the attributes of their objects hold."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from session_lint import ir
+from session_lint.flow.values import (
+    Borrowed,
+    Dependency,
+    Extension,
+    Items,
+    Opened,
+    Path,
+    Registry,
+    Value,
+)
+from session_lint.project import shapes
+from session_lint.project.modules import (
+    ClassRef,
+    FunctionRef,
+)
+
+if TYPE_CHECKING:
+    from session_lint.project.statics import Statics
+
+
+class Fields:
+    """Reads the project's classes. Answers are kept."""
+
+    def __init__(self, statics: Statics) -> None:
+        self._statics = statics
+        self._fields: dict[int, dict[str, Value]] = {}
+        self.kept: dict[int, dict[str, str]] = {}
+        """By class: the attributes that hold a session which the class opens itself, "class" or "instance" wide."""
+
+    def of(self, reference: ClassRef) -> dict[str, Value]:
+        """What the attributes of a class's objects hold: annotations, class variables, assignments to self."""
+        key = id(reference.definition)
+        if key in self._fields:
+            return self._fields[key]
+        self._fields[key] = {}
+        fields: dict[str, Value] = {}
+        for symbol in self._statics.table.ancestors(reference):
+            if isinstance(symbol, ClassRef):
+                for name, value in self._own_fields(symbol).items():
+                    fields.setdefault(name, value)
+        self._fields[key] = fields
+        return fields
+
+    def _own_fields(self, reference: ClassRef) -> dict[str, Value]:
+        module, definition = reference
+        fields: dict[str, Value] = {}
+        methods = []
+        for statement in ir.statements(definition.body):
+            if isinstance(statement, ir.Assign):
+                for target in statement.targets:
+                    if isinstance(target, ir.Name) and len(target.path) == 1:
+                        value = (
+                            self._statics.expression(module, statement.value) if statement.value is not None else None
+                        )
+                        if isinstance(value, Dependency):
+                            value = (
+                                self._statics.annotations.instance(module, statement.annotation)
+                                if statement.annotation
+                                else None
+                            )
+                        if value is None and statement.annotation is not None:
+                            value = self._statics.annotations.instance(module, statement.annotation)
+                        if isinstance(value, Opened):
+                            self.kept.setdefault(id(definition), {})[target.path[0]] = "class"
+                        if value is not None:
+                            fields[target.path[0]] = _settled(value, (module.name, definition.qualname, target.path[0]))
+            elif isinstance(statement, ir.Define) and isinstance(statement.definition, ir.Function):
+                methods.append(statement.definition)
+        methods.sort(key=lambda method: method.name != "__init__")
+        seen = shapes.usage([method.body for method in methods])
+        for method in methods:
+            if method.parameters:
+                self._fields_of_method(reference, method, fields, seen)
+        return fields
+
+    def _fields_of_method(
+        self, reference: ClassRef, method: ir.Function, fields: dict[str, Value], seen: dict[Path, shapes.Usage]
+    ) -> None:
+        module = reference.module
+        local: dict[str, Value] | None = None
+        me = method.parameters[0].name
+        for statement in ir.statements(method.body):
+            if not isinstance(statement, ir.Assign):
+                continue
+            for target in statement.targets:
+                if not (isinstance(target, ir.Name) and len(target.path) == 2 and target.path[0] == me):
+                    continue
+                field = target.path[1]
+                if fields.get(field) is not None:
+                    continue
+                if local is None:
+                    local = {**self._statics.results.locals(FunctionRef(module, method)), me: None}
+                value = self._statics.expression(module, statement.value, local)
+                if value is None and statement.annotation is not None:
+                    value = self._statics.annotations.instance(module, statement.annotation)
+                if value is None and not isinstance(statement.value, ir.Constant):
+                    kind = shapes.recognise(field, seen.get((me, field)), self._statics.uses_sqlalchemy(module))
+                    value = Borrowed(kind) if kind else None
+                if isinstance(value, Opened) and method.name == "__init__":
+                    self.kept.setdefault(id(reference.definition), {})[field] = "instance"
+                if value is not None:
+                    fields[field] = _settled(value, (module.name, reference.definition.qualname, field))
+
+
+def _settled(value: Value, identity: tuple[str, ...]) -> Value:
+    """A session that is kept in an attribute is not new to those who find it there."""
+    if isinstance(value, Opened):
+        return Borrowed(value.type)
+    if isinstance(value, (Registry, Extension)) and value.identity == ("?",):
+        return value._replace(identity=identity)
+    if isinstance(value, Items):
+        return None
+    return value

@@ -1,0 +1,166 @@
+"""Functions: what calling one gives, what a generator yields, what local variables hold."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from session_lint import ir
+from session_lint.flow.values import (
+    Borrowed,
+    ClassValue,
+    ExternalValue,
+    Generator,
+    Instance,
+    Manager,
+    Opened,
+    Path,
+    Value,
+)
+from session_lint.ir_queries import decorator_name, own_expressions
+from session_lint.project import shapes
+from session_lint.project import sqlalchemy_names as names
+from session_lint.project.modules import (
+    ClassRef,
+    FunctionRef,
+    Module,
+)
+
+if TYPE_CHECKING:
+    from session_lint.project.statics import Statics
+
+_COROUTINES = ("inlineCallbacks", "coroutine", "gen_test", "asyncio_coroutine")
+"""Decorators that make a coroutine of a generator function."""
+
+_CACHED = ("lru_cache", "cache", "cached_property", "cached", "singleton")
+
+
+class Results:
+    """Reads the project's functions. Answers are kept."""
+
+    def __init__(self, statics: Statics) -> None:
+        self._statics = statics
+        self._returns: dict[int, Value] = {}
+        self._yields: dict[int, Value] = {}
+
+    def is_manager(self, reference: FunctionRef) -> bool:
+        """Whether a function is decorated as a context manager."""
+        for decorator in reference.function.decorators:
+            value = self._statics.expression(reference.module, decorator)
+            if isinstance(value, ExternalValue) and value.name in names.CONTEXT_MANAGERS:
+                return True
+            if isinstance(decorator, ir.Name) and decorator.path[-1] in ("contextmanager", "asynccontextmanager"):
+                return True
+        return False
+
+    def returned(self, reference: FunctionRef) -> Value:
+        """What calling the function gives (awaited, if it is a coroutine function)."""
+        key = id(reference.function)
+        if key in self._returns:
+            return self._returns[key]
+        if key in self._statics.busy:
+            return None
+        self._statics.busy.add(key)
+        value = self._returned(reference)
+        self._statics.busy.discard(key)
+        self._returns[key] = value
+        return value
+
+    def _returned(self, reference: FunctionRef) -> Value:
+        function = reference.function
+        if function.is_generator:
+            if self.is_manager(reference):
+                return Manager("provider", None, reference)
+            if any([decorator_name(decorator) in _COROUTINES for decorator in function.decorators]):
+                return None
+            return Generator(reference, ir.NOWHERE)
+        local = self.locals(reference)
+        values = []
+        for statement in ir.statements(function.body):
+            if isinstance(statement, ir.Return) and statement.value not in (None, ir.Constant(None)):
+                values.append(self._statics.expression(reference.module, statement.value, local))
+        declared = (
+            self._statics.annotations.instance(reference.module, function.returns)
+            if function.returns is not None
+            else None
+        )
+        known = [value for value in values if value is not None]
+        if any([decorator_name(decorator) in _CACHED for decorator in function.decorators]):
+            known = [Borrowed(value.type) if isinstance(value, Opened) else value for value in known]
+        if known and all([value == known[0] for value in known]) and len(known) == len(values):
+            return known[0]
+        for value in known:
+            if isinstance(value, (Opened, Borrowed)):
+                # Sometimes a new one, sometimes an old one: whoever gets it can't know that it must close it.
+                return Borrowed(value.type)
+        return known[0] if known else declared
+
+    def yielded(self, reference: FunctionRef) -> Value:
+        """What a generator function yields, by its type and its body."""
+        key = id(reference.function)
+        if key in self._yields:
+            return self._yields[key]
+        self._yields[key] = None
+        declared = self._statics.annotations.yielded(reference.module, reference.function.returns)
+        if declared is None:
+            local = self.locals(reference)
+            for statement in ir.statements(reference.function.body):
+                for node in own_expressions(statement):
+                    if isinstance(node, ir.Yield) and node.value is not None and not node.is_from:
+                        value = self._statics.expression(reference.module, node.value, local)
+                        if value is None and isinstance(node.value, ir.Name):
+                            value = self._shape(reference, node.value.path)
+                        declared = declared or (Borrowed(value.type) if isinstance(value, Opened) else value)
+                    elif isinstance(node, ir.Yield) and node.is_from and node.value is not None:
+                        value = self._statics.expression(reference.module, node.value, local)
+                        if isinstance(value, Generator):
+                            declared = declared or self.yielded(value.reference)
+        self._yields[key] = declared
+        return declared
+
+    def _shape(self, reference: FunctionRef, path: Path) -> Value:
+        seen = self._statics.usage(reference).get(path)
+        kind = shapes.recognise(path[-1], seen, self._statics.uses_sqlalchemy(reference.module))
+        return Borrowed(kind) if kind else None
+
+    def locals(self, reference: FunctionRef) -> dict[str, Value]:
+        """What the local variables of a function hold, whichever way control takes."""
+        module, function = reference
+        local: dict[str, Value] = {}
+        for parameter in function.parameters:
+            local[parameter.name] = (
+                self._statics.annotations.instance(module, parameter.annotation) if parameter.annotation else None
+            )
+        if function.owner and function.parameters:
+            owner = module.classes.get(function.owner)
+            if owner is not None:
+                owner_class = ClassRef(module, owner)
+                is_class = any([decorator_name(decorator) == "classmethod" for decorator in function.decorators])
+                local[function.parameters[0].name] = (
+                    ClassValue(owner_class) if is_class else Instance(owner_class, (), ())
+                )
+        for statement in ir.statements(function.body):
+            if isinstance(statement, ir.Assign) and statement.value is not None:
+                for target in statement.targets:
+                    if isinstance(target, ir.Name) and len(target.path) == 1 and not local.get(target.path[0]):
+                        local[target.path[0]] = self._statics.expression(module, statement.value, local)
+            elif isinstance(statement, ir.With):
+                for item in statement.items:
+                    if isinstance(item.target, ir.Name) and len(item.target.path) == 1:
+                        entered = self.entered(module, self._statics.expression(module, item.value, local))
+                        local[item.target.path[0]] = Borrowed(entered.type) if isinstance(entered, Opened) else entered
+            elif isinstance(statement, ir.Scope):
+                for name in statement.names:
+                    local.pop(name, None)
+        return local
+
+    def entered(self, module: Module, value: Value) -> Value:
+        """What `with value as x` binds to x, as a static value."""
+        if isinstance(value, Manager) and value.reference is not None:
+            return self.yielded(value.reference)
+        if isinstance(value, Instance):
+            for name in ("__enter__", "__aenter__"):
+                method = self._statics.table.method(value.reference, name)
+                if method is not None:
+                    result = self.returned(method)
+                    return result if result is not None else value
+        return value
