@@ -8,15 +8,18 @@ the findings by the contents of all files that took part, so that nothing is par
 imported, when nothing has changed.
 """
 
+# Done for every file of the project before anything else, so it works on strings:
+# ruff: noqa: PTH100, PTH109, PTH110, PTH116, PTH118, PTH120
+
 from __future__ import annotations
 
-import concurrent.futures
 import os
+import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from session_lint import __version__
 from session_lint.cache import Cache
@@ -36,6 +39,9 @@ from session_lint.source.discovery import SourceFile
 from session_lint.source.reading import Problem, Source
 from session_lint.source.words import may_matter
 
+if TYPE_CHECKING:
+    import concurrent.futures
+
 __all__ = ["Source", "check"]
 
 Progress = Callable[[int, int], None]
@@ -43,6 +49,9 @@ Progress = Callable[[int, int], None]
 _MARKERS = ("pyproject.toml", "session-lint.toml", "setup.cfg", "setup.py", ".git", "requirements.txt")
 _IN_PROCESS = 24
 """Up to so many files are lowered in this process; more are worth starting workers for."""
+_SETTLED = 2_000_000_000
+"""Nanoseconds since its last change after which a file's time and size are believed: a second change at once
+would leave both as they are."""
 _SYNTAX_BUDGET = 1_000_000
 """Files that can't hold a session are checked for syntax if they are not more than so many bytes in all."""
 
@@ -101,7 +110,7 @@ def check(
         results = {**results, **_analyse(files, settings, cache, report, progress, executor)}
         if stdin is None:
             cache.put("results", project_key, results)
-    _report(report, wanted, results, settings)
+    _report(report, wanted, results, settings, _preview(cache))
     report.notes += cache.notes
     return report
 
@@ -111,9 +120,11 @@ def check(
 
 def _discover(paths: Sequence[Path], settings: Settings, stdin: Source | None, report: Report) -> list[_File]:
     """The files that are asked for, and the rest of the project that they belong to."""
-    asked: list[Path | str] = list(paths)
+    # The buffer's file need not exist yet.
+    buffer = os.path.abspath(stdin.path) if stdin is not None else None
+    asked: list[Path | str] = [path for path in paths if os.path.abspath(path) != buffer]
     found = discovery.discover(asked, settings)
-    report.notes += found.problems
+    report.warnings += found.problems
     files = {os.path.realpath(file.name): _file(file, settings, True) for file in found.files}
     if stdin is not None:
         name = os.path.abspath(stdin.path)
@@ -122,7 +133,7 @@ def _discover(paths: Sequence[Path], settings: Settings, stdin: Source | None, r
         file.data = stdin.data
         files[os.path.realpath(name)] = file
     scope = _scope(settings, files)
-    if scope is not None:
+    if scope is not None and not any([os.path.realpath(path) == os.path.realpath(scope) for path in asked]):
         for source in discovery.discover([scope], settings).files:
             files.setdefault(os.path.realpath(source.name), _file(source, settings, False))
     return sorted(files.values(), key=lambda file: file.path)
@@ -137,7 +148,9 @@ def _scope(settings: Settings, files: dict[str, _File]) -> Path | None:
         directory = Path(next(iter(files))).parent
         while (directory / "__init__.py").exists():
             directory = directory.parent
-        return directory if directory != Path(directory.anchor) and directory != Path.home() else None
+        if not directory.is_dir() or directory in (Path(directory.anchor), Path.home()):
+            return None
+        return directory
     return None
 
 
@@ -171,7 +184,7 @@ def _read(files: Sequence[_File], cache: Cache) -> None:
             file.problem = problem
             continue
         _examine(file, data)
-        if file.problem is None and signature is not None:
+        if file.problem is None and signature is not None and time.time_ns() - signature[0] > _SETTLED:
             index.put(file.source.name, (signature, file.digest, file.matters, file.lines, file.has_comments))
         if file.matters:
             file.data = data
@@ -270,9 +283,13 @@ def _analyse(
     from session_lint.project.modules import Module
 
     allow_deep_recursion()
-    trees, suppressed, problems = _lower_all([file for file in files if file.matters], settings, cache, progress, executor)
+    trees, suppressed, problems = _lower_all(
+        [file for file in files if file.matters], settings, cache, progress, executor
+    )
     modules = {
-        file.path: Module(file.path, file.name, file.is_package, trees[file.path]) for file in files if file.path in trees
+        file.path: Module(file.path, file.name, file.is_package, trees[file.path])
+        for file in files
+        if file.path in trees
     }
     project = Project(list(modules.values()), settings)
     rules = all_rules().values()
@@ -360,18 +377,25 @@ def _lower_in_pool(
     progress: Progress | None,
     executor: concurrent.futures.Executor | None,
 ) -> None:
+    import concurrent.futures
+
     pool = executor or concurrent.futures.ProcessPoolExecutor(min(jobs, len(todo)))
     done = 0
     # The largest first, a few at a time: no worker is left alone with a giant at the end.
     ordered = sorted(todo, key=lambda file: -file.lines)
-    groups = [ordered[start::max(len(ordered) // 8, 1)] for start in range(max(len(ordered) // 8, 1))]
+    groups = [ordered[start :: max(len(ordered) // 8, 1)] for start in range(max(len(ordered) // 8, 1))]
     try:
         futures = {}
         for group in groups:
             job = [(file.source.name, file.data, file.name, file.is_package) for file in group]
             futures[pool.submit(_lower_group, job)] = group
         for future in concurrent.futures.as_completed(futures):
-            for file, answer in zip(futures[future], future.result()):
+            try:
+                answers = future.result()
+            except concurrent.futures.BrokenExecutor:
+                # Some file has killed its worker, and the pool with it.
+                answers = [_lower_alone(file) for file in futures[future]]
+            for file, answer in zip(futures[future], answers, strict=True):
                 store(file, answer)
                 done += 1
             if progress is not None:
@@ -379,6 +403,17 @@ def _lower_in_pool(
     finally:
         if executor is None:
             pool.shutdown(cancel_futures=True)
+
+
+def _lower_alone(file: _File) -> Any:
+    """A file that may kill the process that reads it gets one of its own."""
+    import concurrent.futures
+
+    with concurrent.futures.ProcessPoolExecutor(1) as pool:
+        try:
+            return pool.submit(_lower, file.source.name, file.data, file.name, file.is_package).result()
+        except concurrent.futures.BrokenExecutor:
+            return ("problem", ("cannot be analysed: it crashes the parser", 1, 1))
 
 
 def _lower_group(job: Sequence[tuple[str, bytes | None, str, bool]]) -> list[Any]:
@@ -396,7 +431,7 @@ def _lower(name: str, data: bytes | None, module: str, is_package: bool) -> Any:
         tree = ir.to_plain(lower(text, module, is_package))
     except Problem as problem:
         return ("problem", (problem.message, problem.line, problem.column))
-    except Exception as error:  # a bug of ours in one file must not cost the others their findings
+    except Exception as error:  # noqa: BLE001 - a bug of ours in one file must not cost the others their findings
         return ("problem", (f"could not be analysed: {type(error).__name__}: {error}", 1, 1))
     comments = suppressions.parse(text).to_plain() if suppressions.may_hold(data) else ()
     return (tree, comments)
@@ -405,11 +440,22 @@ def _lower(name: str, data: bytes | None, module: str, is_package: bool) -> Any:
 # ------------------------------------------------------------------------------------------------- reporting
 
 
-def _report(report: Report, wanted: Sequence[_File], results: dict[str, Any], settings: Settings) -> None:
-    """Suppress, filter and sort what was found."""
+def _preview(cache: Cache) -> dict[str, bool]:
+    """Every rule's code and whether it is a preview. Kept, because asking the rules means to import them all."""
+    known = cache.get("rules", "preview")
+    if isinstance(known, dict):
+        return known
     from session_lint.checks import all_rules
 
     preview = {code: rule.preview for code, rule in all_rules().items()}
+    cache.put("rules", "preview", preview)
+    return preview
+
+
+def _report(
+    report: Report, wanted: Sequence[_File], results: dict[str, Any], settings: Settings, preview: dict[str, bool]
+) -> None:
+    """Suppress, filter and sort what was found."""
     shown: list[Finding] = []
 
     def enabled(code: str) -> bool:
@@ -421,6 +467,7 @@ def _report(report: Report, wanted: Sequence[_File], results: dict[str, Any], se
         found, held, comments = _of_file(file, results, report)
         ignored = tuple(settings.ignored_for(file.source.name)) if settings.per_file_ignores else ()
         found = [item for item in found if enabled(item.code) and not (ignored and item.code.startswith(ignored))]
+        report.noqa += comments.noqa_codes
         applied = suppressions.apply(found, comments, enabled=enabled, known=preview)
         report.suppressed += applied.suppressed
         kept = list(applied.kept)
@@ -528,7 +575,9 @@ def _own_digest() -> str:
     digest = blake2b(digest_size=8)
     top = os.path.dirname(os.path.abspath(__file__))
     for directory, names, files in os.walk(top):
-        names[:] = sorted([name for name in names if not name.startswith((".", "_")) and name not in ("runtime", "rules")])
+        names[:] = sorted(
+            [name for name in names if not name.startswith((".", "_")) and name not in ("runtime", "rules")]
+        )
         for name in sorted(files):
             if name.endswith(".py"):
                 status = os.stat(os.path.join(directory, name))

@@ -51,10 +51,18 @@ _NO_CODE = (
     "dot",
     "relative",
 )
-_LEAVES = (cst.Name, cst.SimpleString, cst.Integer, cst.Float, cst.Imaginary, cst.Ellipsis, cst.BaseParenthesizableWhitespace)
+_LEAVES = (
+    cst.Name,
+    cst.SimpleString,
+    cst.Integer,
+    cst.Float,
+    cst.Imaginary,
+    cst.Ellipsis,
+    cst.BaseParenthesizableWhitespace,
+)
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def code_fields(kind: type[cst.CSTNode]) -> tuple[str, ...]:
     """The names of a node type's fields that can hold code, in source order."""
     if kind in _SOURCE_ORDER:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import libcst as cst
 
 from session_lint import ir
-from session_lint.source.reading import problem_of
+from session_lint.source.reading import Problem, problem_of
 from session_lint.syntax import positions, relevance
 from session_lint.syntax.children import children
 
@@ -30,11 +31,15 @@ def lower(text: str, package: str, is_package: bool = False) -> ir.Module:
             warnings.simplefilter("ignore")
             tree = ast.parse(text)
     except SyntaxError as error:
+        if _bracket_depth(text) > _MAX_BRACKETS:
+            # LibCST's parser recurses, and would end the process rather than raise.
+            raise Problem("is nested too deeply to be analysed", error.lineno or 1) from None
         return _lower_foreign(text, package, is_package, error)
     except (ValueError, RecursionError, MemoryError) as error:
         raise problem_of(error) from None
     try:
         reduced, kept = relevance.reduce(tree, [f"{line}\n" for line in lines])
+        _refuse_towers(kept)
         module = cst.parse_module(reduced)
         places = positions.pair(module, kept, lines)
         if not places and kept:
@@ -49,6 +54,30 @@ def lower(text: str, package: str, is_package: bool = False) -> ir.Module:
         # The reduced text lost something that the whole has.
         return _lower_foreign(text, package, is_package, None)
     return ir.Module(body, len(lines), functions)
+
+
+_MAX_BRACKETS = 150
+_MAX_DEPTH = 800
+"""Levels of syntax in one statement: 400 chained calls take LibCST a third of a second, 1,600 take seven."""
+
+
+def _bracket_depth(text: str) -> int:
+    """How deep brackets nest, strings and comments taken for code."""
+    depth = deepest = 0
+    for bracket in re.findall(r"[()\[\]{}]", text):
+        depth = depth + 1 if bracket in "([{" else max(depth - 1, 0)
+        deepest = max(deepest, depth)
+    return deepest
+
+
+def _refuse_towers(statements: Sequence[ast.stmt]) -> None:
+    """Raises Problem for a statement that is nested deeper than can be parsed in reasonable time."""
+    stack: list[tuple[ast.AST, int]] = [(statement, 1) for statement in statements]
+    while stack:
+        node, depth = stack.pop()
+        if depth > _MAX_DEPTH:
+            raise Problem("is nested too deeply to be analysed", getattr(node, "lineno", 1))
+        stack.extend([(child, depth + 1) for child in ast.iter_child_nodes(node)])
 
 
 def _lower_foreign(text: str, package: str, is_package: bool, error: SyntaxError | None) -> ir.Module:
@@ -165,7 +194,7 @@ def happens(node: ir.Expr) -> bool:
 
 
 @_expression(cst.Name)
-def _name(self: Lowering, node: cst.Name) -> ir.Expr:
+def _name(_: Lowering, node: cst.Name) -> ir.Expr:
     if node.value in _CONSTANTS:
         return ir.Constant(_CONSTANTS[node.value])
     return ir.Name((node.value,))
@@ -206,13 +235,17 @@ def _yield(self: Lowering, node: cst.Yield) -> ir.Expr:
 
 
 @_expression(cst.Integer)
-def _integer(self: Lowering, node: cst.Integer) -> ir.Expr:
+def _integer(_: Lowering, node: cst.Integer) -> ir.Expr:
     digits = node.value
-    return ir.Constant(int(digits)) if digits.isdigit() and len(digits) < 10 and digits.lstrip("0") == digits else ir.UNKNOWN
+    return (
+        ir.Constant(int(digits))
+        if digits.isdigit() and len(digits) < 10 and digits.lstrip("0") == digits
+        else ir.UNKNOWN
+    )
 
 
 @_expression(cst.SimpleString)
-def _string(self: Lowering, node: cst.SimpleString) -> ir.Expr:
+def _string(_: Lowering, node: cst.SimpleString) -> ir.Expr:
     # Statements given as text say by their first words whether they write.
     value = node.evaluated_value if len(node.value) < 2000 and "\\" not in node.value else ""
     return ir.Constant(value[:60].strip()) if isinstance(value, str) else ir.UNKNOWN
@@ -220,12 +253,16 @@ def _string(self: Lowering, node: cst.SimpleString) -> ir.Expr:
 
 @_expression(cst.ConcatenatedString)
 def _strings(self: Lowering, node: cst.ConcatenatedString) -> ir.Expr:
-    return self.expression(node.left) if isinstance(node.left, cst.SimpleString) else self.opaque((node.left, node.right))
+    return (
+        self.expression(node.left) if isinstance(node.left, cst.SimpleString) else self.opaque((node.left, node.right))
+    )
 
 
 @_expression(cst.Tuple, cst.List, cst.Set)
 def _collection(self: Lowering, node: cst.Tuple | cst.List | cst.Set) -> ir.Expr:
-    return ir.Collection(tuple([self.expression(element.value) for element in node.elements]), type(node).__name__.lower())
+    return ir.Collection(
+        tuple([self.expression(element.value) for element in node.elements]), type(node).__name__.lower()
+    )
 
 
 @_expression(cst.Dict)

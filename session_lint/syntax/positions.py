@@ -52,9 +52,9 @@ def pair(tree: cst.Module, statements: Sequence[ast.stmt], lines: Sequence[str])
     for statement in statements:
         _collect(statement, theirs, lines)
     theirs.sort(key=lambda entry: entry[0])
-    if len(ours) != len(theirs) or any(kind != entry[1] for (kind, _), entry in zip(ours, theirs)):
+    if len(ours) != len(theirs) or any(kind != entry[1] for (kind, _), entry in zip(ours, theirs, strict=True)):
         return {}
-    return {id(node): place for (_, node), (_, _, place) in zip(ours, theirs)}
+    return {id(node): place for (_, node), (_, _, place) in zip(ours, theirs, strict=True)}
 
 
 def generate(tree: cst.Module) -> tuple[cst.Module, Positions]:
