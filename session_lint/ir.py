@@ -137,7 +137,7 @@ class Opaque(NamedTuple):
     parts: tuple[Expr, ...]
 
 
-Expr = Union[
+Expr = Union[  # noqa: UP007 - its classes refer to it, which `|` can not do on Python 3.10
     Name,
     Attribute,
     Call,
@@ -294,7 +294,7 @@ class Define(NamedTuple):
     place: Place
 
 
-Stmt = Union[
+Stmt = Union[  # noqa: UP007 - its classes refer to it, which `|` can not do on Python 3.10
     Assign,
     Expression,
     Return,

@@ -36,6 +36,12 @@ def reuses(flow: FunctionFlow) -> Iterator[Reuse]:
         yield Reuse(event, event.session, info.certainty if sure else Confidence.POSSIBLE)
 
 
+def failed_operation(session: SessionState) -> str:
+    """What broke the session, in the words of the code."""
+    failed = session.witness.failed
+    return failed.text.removesuffix(" here").removesuffix(" may fail") if failed else "an operation"
+
+
 def is_retry(reuse: Reuse) -> bool:
     """Whether the use is the next attempt at what failed: a loop that success leaves."""
     failed = reuse.session.witness.failed
@@ -44,9 +50,8 @@ def is_retry(reuse: Reuse) -> bool:
     if not any([frame.kind == "try" and ir.within(failed.place, frame.node.place) for frame in reuse.event.frames]):
         return False
     for frame in reversed(reuse.event.frames):
-        if frame.kind in ("for", "while") and isinstance(frame.node, (ir.For, ir.While)):
-            if ir.within(failed.place, frame.node.place):
-                return _is_retry_loop(frame.node)
+        if isinstance(frame.node, (ir.For, ir.While)) and ir.within(failed.place, frame.node.place):
+            return _is_retry_loop(frame.node)
     return False
 
 

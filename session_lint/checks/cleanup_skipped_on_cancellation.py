@@ -33,7 +33,8 @@ def _handed(context: Context, flow: FunctionFlow) -> Iterator[Finding]:
         left = "stays in its transaction" if session.transaction == OPEN else "is left with a dead transaction"
         message = (
             f"if {name} is cancelled at {failure.way.error.text}, {failure.info.name} {left}: "
-            "`except Exception` does not catch CancelledError; use `except BaseException` or `async with session.begin()`"
+            "`except Exception` does not catch CancelledError; use `except BaseException` or `async with "
+            "session.begin()`"
         )
         confidence = failure.info.certainty if context.local else confidence_of(failure)
         finding = context.finding(flow, failure.way.error.place, message, confidence, history(session, "used", "wrote"))

@@ -28,7 +28,8 @@ def check(context: Context) -> Iterator[Finding]:
 
 
 def _finding(context: Context, flow: FunctionFlow, failure: Failure, confidence: Confidence) -> Finding:
-    assert failure.commit is not None and failure.way.error is not None
+    assert failure.commit is not None
+    assert failure.way.error is not None
     text, name = failure.way.error.text, flow.reference.function.name
     commits_itself = failure.commit.detail is None
     message = f"if {text} fails, {name} lets the exception out without rolling back {failure.info.name}"

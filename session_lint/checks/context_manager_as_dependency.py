@@ -25,7 +25,8 @@ def check(context: Context) -> Iterator[Finding]:
         if context.project.statics.results.is_manager(reference):
             flow = context.project.flow(FunctionRef(context.module, function)) if function is not None else None
             message = (
-                f"{reference.function.name} is a context manager: Depends() gives the manager itself, not what it yields; "
+                f"{reference.function.name} is a context manager: Depends() gives the manager itself, not what it "
+                "yields; "
                 "depend on the generator function without its contextmanager decorator"
             )
             yield context.finding(flow, call.place, message, Confidence.CERTAIN)

@@ -23,7 +23,8 @@ def check(context: Context) -> Iterator[Finding]:
             message = f"{name}() returns a generator, not a session; use `with contextmanager({name})() as session:`"
         else:
             message = (
-                f"nobody keeps the generator of {name}(), so its cleanup runs before the session is used or never, and the "
+                f"nobody keeps the generator of {name}(), so its cleanup runs before the session is used or "
+                "never, and the "
                 f"session is not closed afterwards; use `with contextmanager({name})() as session:`"
             )
         confidence = Confidence.CERTAIN if isinstance(event.detail, FunctionRef) else Confidence.LIKELY

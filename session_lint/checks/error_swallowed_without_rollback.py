@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from session_lint import ir
 from session_lint.checks import rule
-from session_lint.checks._swallowed import Reuse, is_retry, reuses
+from session_lint.checks._swallowed import Reuse, failed_operation, is_retry, reuses
 from session_lint.checks.context import Context, history
 from session_lint.findings import Confidence, Finding, Severity
 from session_lint.flow import result
@@ -34,8 +34,7 @@ def check(context: Context) -> Iterator[Finding]:
 def _reused(context: Context, flow: FunctionFlow, reuse: Reuse) -> Finding:
     event, session = reuse.event, reuse.session
     info = flow.sessions[event.identity]
-    failed = session.witness.failed
-    what = failed.text.removesuffix(" here").removesuffix(" may fail") if failed else "an operation"
+    what = failed_operation(session)
     message = (
         f"{event.text} uses {info.name} after {what} may have failed and the error was swallowed without a rollback; "
         f"roll back in the handler, or put what may fail into `with {info.name}.begin_nested():`"
@@ -51,8 +50,7 @@ def _mark(event: result.Event) -> Mark:
 
 def _lost(context: Context, flow: FunctionFlow, identity: tuple[str, ...], session: SessionState, who: str) -> Finding:
     info = flow.sessions[identity]
-    failed = session.witness.failed
-    what = failed.text.removesuffix(" here").removesuffix(" may fail") if failed else "an operation"
+    what = failed_operation(session)
     message = (
         f"the error of {what} is swallowed inside {who}, which then commits nothing, or fails at its commit; "
         f"let the error out, or put what may fail into `with {info.name}.begin_nested():`"
@@ -90,8 +88,7 @@ def _judge_left(
         # Who catches IntegrityError knows that the session fails here, and leaves it so to everybody else.
         doubt = Confidence.LIKELY
     confidence = info.certainty.at_most(doubt)
-    failed = session.witness.failed
-    what = failed.text.removesuffix(" here").removesuffix(" may fail") if failed else "an operation"
+    what = failed_operation(session)
     message = f"the error of {what} is swallowed and {flow.reference.function.name} returns with {info.name} failed"
     if owner.commits:
         message += f"; {owner.text} and commits, which fails or loses everything: roll back, or use begin_nested()"

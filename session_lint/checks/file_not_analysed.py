@@ -10,5 +10,5 @@ from session_lint.findings import Finding, Severity
 
 
 @rule("SES902", "file-not-analysed", Severity.ERROR)
-def check(context: Context) -> Iterable[Finding]:
+def check(_: Context) -> Iterable[Finding]:
     return ()

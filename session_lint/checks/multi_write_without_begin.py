@@ -57,9 +57,9 @@ def _is_rolled_back(event: Event) -> bool:
             for handler in frame.node.handlers:
                 for statement in ir.statements(handler.body):
                     for part in ir.expressions(statement):
-                        if isinstance(part, ir.Call) and isinstance(part.function, ir.Name):
-                            if part.function.path[-1] == "rollback":
-                                return True
+                        called = part.function if isinstance(part, ir.Call) else None
+                        if isinstance(called, ir.Name) and called.path[-1] == "rollback":
+                            return True
     return False
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from session_lint import ir
 from session_lint.checks import rule
 from session_lint.checks._failures import failures, is_handed
-from session_lint.checks._swallowed import is_retry, reuses
+from session_lint.checks._swallowed import failed_operation, is_retry, reuses
 from session_lint.checks.context import Context, history
 from session_lint.findings import Confidence, Finding, Severity
 from session_lint.flow.result import FunctionFlow
@@ -22,7 +22,7 @@ def check(context: Context) -> Iterator[Finding]:
                 continue
             info = flow.sessions[reuse.event.identity]
             failed = reuse.session.witness.failed
-            what = failed.text.removesuffix(" here").removesuffix(" may fail") if failed else "an operation"
+            what = failed_operation(reuse.session)
             message = (
                 f"after {what} has failed, the next attempt uses {info.name} again without a rollback and fails too; "
                 "roll back before the next attempt, or open a session per attempt"

@@ -34,7 +34,8 @@ def check(context: Context) -> Iterator[Finding]:
                 )
             else:
                 message = (
-                    f"{event.text} uses {info.name} after it was closed: that opens a new transaction which nobody ends; "
+                    f"{event.text} uses {info.name} after it was closed: that opens a new transaction which "
+                    "nobody ends; "
                     "use the session inside its with block, or open a new one"
                 )
             trail = [*history(event.session, "opened", "ended"), Mark(event.place, f"{event.text} uses it here")]

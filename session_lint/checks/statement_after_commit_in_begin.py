@@ -25,13 +25,15 @@ def check(context: Context) -> Iterator[Finding]:
             by = ended.text.removesuffix(" ends the transaction here") if ended else "the code"
             message = (
                 f"{event.text} fails: {by} has already ended the transaction of the begin() block "
-                '("Can\'t operate on closed transaction inside context manager"); leave commit and rollback to the block'
+                '("Can\'t operate on closed transaction inside context manager"); leave commit and rollback to '
+                "the block"
             )
             trail = [*history(event.session, "ended"), Mark(event.place, f"{event.text} comes after it")]
             confidence = certainty(info)
         else:
             message = (
-                f"{event.text} inside begin_nested() commits the outer transaction too, so the savepoint protects nothing; "
+                f"{event.text} inside begin_nested() commits the outer transaction too, so the savepoint protects "
+                "nothing; "
                 "let the block release the savepoint and commit after the outer work"
             )
             trail, confidence = history(event.session, "used"), certainty(info, Confidence.LIKELY)

@@ -10,5 +10,5 @@ from session_lint.findings import Finding, Severity
 
 
 @rule("SES901", "unused-suppression", Severity.WARNING)
-def check(context: Context) -> Iterable[Finding]:
+def check(_: Context) -> Iterable[Finding]:
     return ()

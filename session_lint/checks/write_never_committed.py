@@ -24,7 +24,8 @@ def check(context: Context) -> Iterator[Finding]:
             if lost is not None:
                 name = flow.reference.function.name
                 message = (
-                    f"{name} writes with {info.name} and never commits: when the {info.type.role} is closed, everything "
+                    f"{name} writes with {info.name} and never commits: when the {info.type.role} is closed, "
+                    "everything "
                     f"is rolled back; commit before the end, or open it with begin()"
                 )
                 confidence = certainty(info, Confidence.LIKELY)

@@ -32,7 +32,8 @@ def check(context: Context) -> Iterator[Finding]:
         retry = next((decorator for decorator in function.decorators if is_retry_decorator(decorator)), None)
         if retry is not None and hands_out and yields:
             message = (
-                f"@{decorator_name(retry)} never retries {function.name}: calling a generator function runs none of it; "
+                f"@{decorator_name(retry)} never retries {function.name}: calling a generator function runs none "
+                "of it; "
                 "retry the function that uses the session"
             )
             yield context.finding(flow, yields[0].place, message, Confidence.LIKELY)

@@ -171,7 +171,7 @@ class Calls(ProjectCalls):
 
 def _joins_connection(node: ir.Call, arguments: Arguments) -> bool:
     """`Session(bind=connection)`: a session on somebody else's transaction."""
-    for argument, (name, value, _) in zip(node.arguments, arguments):
+    for argument, (name, value, _) in zip(node.arguments, arguments, strict=True):
         if name in (None, "bind"):
             if isinstance(value, Session):
                 return True

@@ -24,33 +24,31 @@ from session_lint.project import shapes
 from session_lint.project.modules import ClassRef
 
 
-def entry_states(function: Effects, begun: int = 0) -> list[State]:
+def entry_states(interpreter: Effects, begun: int = 0) -> list[State]:
     """What the parameters hold when the function is entered.
 
     begun: 1 if the sessions that it is handed are in a begin() block.
     """
-    statics = function.project.statics
+    statics = interpreter.project.statics
     state = State({}, {})
     optional: Path | None = None
-    usage = statics.usage(function.flow.reference)
-    for index, parameter in enumerate(function.function.parameters):
+    usage = statics.usage(interpreter.flow.reference)
+    decorators = [decorator_name(decorator) for decorator in interpreter.function.decorators]
+    for index, parameter in enumerate(interpreter.function.parameters):
         path = (parameter.name,)
-        if index == 0 and function.function.owner and function.function.owner in function.module.classes:
-            if not any([decorator_name(decorator) == "staticmethod" for decorator in function.function.decorators]):
-                owner = ClassRef(function.module, function.module.classes[function.function.owner])
-                is_class = any(
-                    [decorator_name(decorator) == "classmethod" for decorator in function.function.decorators]
-                )
-                state = state.bind(path, ClassValue(owner) if is_class else Instance(owner, path, ()))
-                continue
-        value, dependency = function.project.parameter(function.flow.reference, parameter)
+        owner = interpreter.module.classes.get(interpreter.function.owner or "") if index == 0 else None
+        if owner is not None and "staticmethod" not in decorators:
+            me = ClassRef(interpreter.module, owner)
+            state = state.bind(path, ClassValue(me) if "classmethod" in decorators else Instance(me, path, ()))
+            continue
+        value, dependency = interpreter.project.parameter(interpreter.flow.reference, parameter)
         if value is None and parameter.kind in ("positional", "keyword") and not _is_foreign_type(parameter):
-            kind = shapes.recognise(parameter.name, usage.get(path), statics.uses_sqlalchemy(function.module))
-            value = Borrowed(kind) if kind else function.project.passed_on(function.flow.reference, parameter)
+            kind = shapes.recognise(parameter.name, usage.get(path), statics.uses_sqlalchemy(interpreter.module))
+            value = Borrowed(kind) if kind else interpreter.project.passed_on(interpreter.flow.reference, parameter)
         if isinstance(value, Borrowed):
-            state = _session_parameter(function, path, value, dependency, state, begun)
-            if parameter.default == ir.Constant(None) and not function.project.is_injected(
-                function.flow.reference, parameter
+            state = _session_parameter(interpreter, path, value, dependency, state, begun)
+            if parameter.default == ir.Constant(None) and not interpreter.project.is_injected(
+                interpreter.flow.reference, parameter
             ):
                 optional = path
         elif value is not None:
@@ -61,17 +59,17 @@ def entry_states(function: Effects, begun: int = 0) -> list[State]:
 
 
 def _session_parameter(
-    function: Effects, path: Path, value: Borrowed, dependency: Dependency | None, state: State, begun: int
+    interpreter: Effects, path: Path, value: Borrowed, dependency: Dependency | None, state: State, begun: int
 ) -> State:
     origin, provider = result.PARAMETER, None
     if dependency is not None:
         origin = result.INJECTED
-        provider = function.project.provider_of(dependency.provider)
+        provider = interpreter.project.provider_of(dependency.provider)
         if provider is not None:
-            begun = function.project.provider(provider).begun
-    info = SessionInfo(path, path[-1], origin, value.type, function.function.place, provider)
+            begun = interpreter.project.provider(provider).begun
+    info = SessionInfo(path, path[-1], origin, value.type, interpreter.function.place, provider)
     entry = SessionState(begun=begun)
-    return function.track(info, entry, state).bind(path, Session(path))
+    return interpreter.track(info, entry, state).bind(path, Session(path))
 
 
 def _is_foreign_type(parameter: ir.Parameter) -> bool:

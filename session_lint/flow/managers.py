@@ -122,8 +122,10 @@ class Managers(Calls):
             return [self._provided(bound.type, state, node, item, value, "provider")]
         if bound is None:
             entered = self._enter_unknown(None, state, node, item)
-            return [(after, manager._replace(reference=value.reference) if isinstance(manager, Manager) else manager, target)
-                    for after, manager, target in entered]  # fmt: skip
+            return [
+                (after, left._replace(reference=value.reference) if isinstance(left, Manager) else left, target)
+                for after, left, target in entered
+            ]
         return [(state, Manager("null", None), bound)]
 
     def _provided(
@@ -240,7 +242,9 @@ class Managers(Calls):
             session = state.sessions[identity]
         transaction = CLOSED if manager.kind == "open begin" else NONE
         ended = Mark(node.place, "the begin() block ends the transaction here")
-        return [state.set(identity, session._replace(transaction=transaction, begun=0, owned=False if transaction == CLOSED else session.owned).mark(ended=ended))]  # fmt: skip
+        owned = session.owned and transaction != CLOSED
+        after = session._replace(transaction=transaction, begun=0, owned=owned)
+        return [state.set(identity, after.mark(ended=ended))]
 
     def _commit_by(
         self, state: State, session: SessionState, identity: Path, node: ir.With, outcome: Outcome, who: str

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 READ, WRITE, ADD, FLUSH, COMMIT, ROLLBACK, CLOSE, BEGIN, SAVEPOINT, QUERY, NEUTRAL, REMOVE = (
-    "read", "write", "add", "flush", "commit", "rollback", "close", "begin", "begin_nested", "query", "neutral", "remove",
+    "read", "write", "add", "flush", "commit", "rollback", "close", "begin", "begin_nested", "query",
+    "neutral", "remove",
 )  # fmt: skip
 EXECUTE = "execute"
 """Reads or writes, depending on the statement."""
@@ -71,7 +72,8 @@ CALM_METHODS = frozenset(
     "info debug warning error exception critical warn bind where filter filter_by order_by limit offset options join "
     "outerjoin group_by having distinct with_for_update select_from returning on_conflict_do_nothing "
     "on_conflict_do_update desc asc in_ is_ label time monotonic perf_counter utcnow now uuid4 hex isoformat "
-    "total_seconds copy update setdefault discard sleep scalars scalar all first scalar_one_or_none one_or_none fetchall "
+    "total_seconds copy update setdefault discard sleep scalars scalar all first scalar_one_or_none "
+    "one_or_none fetchall "
     "fetchone mappings unique tuples rowcount values subquery alias options astext cast".split()
 )
 """Methods of which nobody writes: "this may raise"."""

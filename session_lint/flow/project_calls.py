@@ -158,9 +158,10 @@ class ProjectCalls(ForeignCalls):
         """Which parameter gets which value."""
         parameters = list(callee.reference.function.parameters)
         owner = callee.reference.function.owner
-        if owner and parameters and not has_decorator(callee.reference.function, "staticmethod"):
-            if callee.receiver is not None or has_decorator(callee.reference.function, "classmethod"):
-                parameters = parameters[1:]
+        is_static = has_decorator(callee.reference.function, "staticmethod")
+        is_bound = callee.receiver is not None or has_decorator(callee.reference.function, "classmethod")
+        if owner and is_bound and not is_static:
+            parameters = parameters[1:]
         bound: dict[str, Value] = {}
         position = 0
         for name, value, _ in arguments:

@@ -45,10 +45,11 @@ class SqlStatements:
             for statement in ir.statements(self._function.body):
                 if isinstance(statement, ir.Assign) and statement.value is not None:
                     for target in statement.targets:
-                        if isinstance(target, ir.Name) and isinstance(statement.value, ir.Call):
-                            if target.path[0] not in words(statement.value.function).split(".") and self.changes_rows(
-                                statement.value
-                            ):
-                                found.add(target.path[0])
+                        if not isinstance(target, ir.Name) or not isinstance(statement.value, ir.Call):
+                            continue
+                        # `query = query.where(...)` says nothing that the first assignment did not say.
+                        grows = target.path[0] in words(statement.value.function).split(".")
+                        if not grows and self.changes_rows(statement.value):
+                            found.add(target.path[0])
             self._names = frozenset(found)
         return self._names

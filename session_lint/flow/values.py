@@ -193,7 +193,7 @@ class Items(NamedTuple):
     items: tuple[Value, ...]
 
 
-Value = Union[
+Value = Union[  # noqa: UP007 - its classes refer to it, which `|` can not do on Python 3.10
     SessionClass,
     Borrowed,
     Opened,

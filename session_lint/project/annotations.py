@@ -85,10 +85,11 @@ class Annotations:
 
     def yielded(self, module: Module, annotation: ir.Expr | None) -> Value:
         """X of `Generator[X, ...]`, `AsyncIterator[X]` and the like."""
-        if isinstance(annotation, ir.Subscript) and isinstance(annotation.base, ir.Name) and annotation.items:
-            if annotation.base.path[-1] in _GENERATOR_TYPES:
-                return self.instance(module, annotation.items[0])
-        return None
+        if not isinstance(annotation, ir.Subscript) or not isinstance(annotation.base, ir.Name):
+            return None
+        if annotation.base.path[-1] not in _GENERATOR_TYPES or not annotation.items:
+            return None
+        return self.instance(module, annotation.items[0])
 
 
 def _instance_of(value: Value) -> Value:

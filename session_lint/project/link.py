@@ -77,7 +77,7 @@ class Project:
                 f"{reference.module.path}: {reference.function.qualname} is nested too deeply to be judged"
             )
             self._flows[key] = FunctionFlow(reference, unresolved=True)
-        except Exception as error:  # a bug of ours in one function must not cost the rest its findings
+        except Exception as error:  # noqa: BLE001 - a bug of ours in one function must not cost the rest its findings
             self.failures.append((reference, f"{reference.function.qualname}: {type(error).__name__}: {error}"))
             self._flows[key] = FunctionFlow(reference, unresolved=True)
         finally:
@@ -223,13 +223,11 @@ class Project:
         for module in self.table.modules:
             definition = module.classes.get(last)
             if definition is not None and (f"{module.name}.{last}" == name or name == last):
-                for symbol in self.table.ancestors(ClassRef(module, definition)):
-                    found.append(
-                        symbol.name if isinstance(symbol, External) else getattr(symbol, "definition", definition).name
-                    )
-                for base in definition.bases:
-                    if isinstance(base, ir.Name):
-                        found.append(base.path[-1])
+                found += [
+                    symbol.name if isinstance(symbol, External) else getattr(symbol, "definition", definition).name
+                    for symbol in self.table.ancestors(ClassRef(module, definition))
+                ]
+                found += [base.path[-1] for base in definition.bases if isinstance(base, ir.Name)]
                 break
         return tuple(found)
 

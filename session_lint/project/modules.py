@@ -153,7 +153,7 @@ class External(NamedTuple):
     name: str
 
 
-Symbol = Union[FunctionRef, ClassRef, VariableRef, ModuleRef, External]
+Symbol = Union[FunctionRef, ClassRef, VariableRef, ModuleRef, External]  # noqa: UP007 - an alias like the other unions
 
 
 class SymbolTable:
@@ -191,7 +191,7 @@ class SymbolTable:
 
         def nearness(candidate: tuple[tuple[str, ...], Module]) -> tuple[int, int]:
             shared = 0
-            for ours, theirs in zip(home, candidate[0]):
+            for ours, theirs in zip(home, candidate[0], strict=False):
                 if ours != theirs:
                     break
                 shared += 1
@@ -235,8 +235,7 @@ class SymbolTable:
         return None
 
     def _member(self, reference: ClassRef, path: tuple[str, ...], depth: int) -> Symbol | None:
-        method = self.method(reference, path[0]) if len(path) == 1 else None
-        return method
+        return self.method(reference, path[0]) if len(path) == 1 else None
 
     def resolve_dotted(self, dotted: str, near: Module, depth: int = 0) -> Symbol:
         """What an absolute dotted name means; External if the project does not define it."""

@@ -74,10 +74,11 @@ class Results:
                 return None
             return Generator(reference, ir.NOWHERE)
         local = self.locals(reference)
-        values = []
-        for statement in ir.statements(function.body):
-            if isinstance(statement, ir.Return) and statement.value not in (None, ir.Constant(None)):
-                values.append(self._statics.expression(reference.module, statement.value, local))
+        values = [
+            self._statics.expression(reference.module, statement.value, local)
+            for statement in ir.statements(function.body)
+            if isinstance(statement, ir.Return) and statement.value not in (None, ir.Constant(None))
+        ]
         declared = (
             self._statics.annotations.instance(reference.module, function.returns)
             if function.returns is not None

@@ -173,10 +173,11 @@ class Statics:
 
     def _carrying(self, value: Value, fields: tuple[tuple[str, Value], ...]) -> Value:
         """An object that is reached through another one works with the sessions of that one, if it keeps any."""
-        if isinstance(value, Instance) and fields and not value.fields and not value.path:
-            if any([isinstance(kept, Borrowed) for kept in self.fields.of(value.reference).values()]):
-                return value._replace(fields=tuple([("?", held) for _, held in fields]))
-        return value
+        if not isinstance(value, Instance) or not fields or value.fields or value.path:
+            return value
+        if not any([isinstance(kept, Borrowed) for kept in self.fields.of(value.reference).values()]):
+            return value
+        return value._replace(fields=tuple([("?", held) for _, held in fields]))
 
     # ------------------------------------------------------------------------------------------ expressions
 
