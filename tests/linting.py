@@ -8,8 +8,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from book import ERROR, POSSIBLE, Case, Mark
-from session_lint.engine import check
 
+from session_lint.engine import check
 from session_lint.findings import Finding, Report
 from session_lint.settings import load
 

@@ -20,7 +20,8 @@ def check(context: Context) -> Iterator[Finding]:
             continue
         is_manager = context.project.statics.results.is_manager(flow.reference)
         yields = [event for event in flow.events if event.kind == result.YIELDED]
-        hands_out = is_manager or any([event.identity for event in yields])
+        # Also a context manager that works with a session it does not hand out; others are not ours to judge.
+        hands_out = any([event.identity for event in yields]) or (is_manager and bool(flow.sessions))
         again = next((event for event in yields if event.detail is True), None)
         if again is not None and hands_out:
             message = (

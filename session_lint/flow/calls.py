@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from session_lint import ir
+from session_lint.flow import operations as ops
 from session_lint.flow import result
 from session_lint.flow.outcome import Outcome
 from session_lint.flow.project_calls import ProjectCalls
@@ -70,7 +71,7 @@ class Calls(ProjectCalls):
                 state, owner = self.shaped_attribute(node.path[:-1], state)
                 if owner is None:
                     return [(state, self.lookup(node.path, state))]
-            if isinstance(owner, Coroutine):
+            if isinstance(owner, Coroutine) and node.path[-1] not in ops.OF_COROUTINES:
                 self.not_awaited(owner, state)
                 return [(state, None)]
             if isinstance(owner, (Borrowed, Opened, Registry)) and not (
@@ -85,7 +86,7 @@ class Calls(ProjectCalls):
         if isinstance(node, ir.Attribute):
             pairs: Pairs = []
             for after, base in self.evaluate(node.base, state, outcome, "attribute"):
-                if isinstance(base, Coroutine):
+                if isinstance(base, Coroutine) and node.name not in ops.OF_COROUTINES:
                     self.not_awaited(base, after)
                     base = None
                 if isinstance(base, Registry):

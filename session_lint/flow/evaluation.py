@@ -95,7 +95,7 @@ class Evaluation(Conditions):
 
     def _name(self, node: ir.Name, state: State) -> tuple[State, Value]:
         held = state.variables.get(node.path[:1])
-        if len(node.path) > 1 and isinstance(held, Coroutine) and node.path[1] not in ("close", "send", "throw"):
+        if len(node.path) > 1 and isinstance(held, Coroutine) and node.path[1] not in ops.OF_COROUTINES:
             self.not_awaited(held, state)
         value = self.lookup(node.path, state)
         if isinstance(value, (Borrowed, Opened)):
@@ -121,7 +121,7 @@ class Evaluation(Conditions):
     def _attribute(self, node: ir.Attribute, state: State, outcome: Outcome, purpose: str) -> Pairs:
         pairs: Pairs = []
         for after, base in self.evaluate(node.base, state, outcome, "attribute"):
-            if isinstance(base, Coroutine):
+            if isinstance(base, Coroutine) and node.name not in ops.OF_COROUTINES:
                 self.not_awaited(base, after)
                 base = None
             if isinstance(base, Session) and node.name == "no_autoflush":

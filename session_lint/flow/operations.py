@@ -51,6 +51,9 @@ COROUTINES = frozenset(
 )
 """Methods of AsyncSession and AsyncConnection that must be awaited. add, add_all, expunge are plain methods."""
 
+OF_COROUTINES = frozenset({"close", "send", "throw", "__await__", "cr_frame", "cr_running"})
+"""What a coroutine itself has: who asks for these knows that it is one."""
+
 QUERY_READS = frozenset(
     "all first one one_or_none scalar count get scalars iterator yield_per_all fetchall fetchone paginate exists_all "
     "first_or_404 one_or_404 get_or_404 one_or_none_or_404".split()

@@ -266,8 +266,7 @@ class ProjectCalls(ForeignCalls):
         function = callee.function
         if function.is_generator or self.depth >= _MAX_DEPTH or (function.is_async and purpose == "dropped"):
             return self.unknown_call(node, arguments, state, outcome, call_text(node), False)
-        # One way through it stands for all: its own exits are not what is judged here.
-        return self._run_in_place(function, self._bind_plain(function, arguments), state, outcome)[:1]
+        return self._run_in_place(function, self._bind_plain(function, arguments), state, outcome)
 
     def _run_in_place(self, function: ir.Function, bindings: dict[str, Value], state: State, outcome: Outcome) -> Pairs:
         """Run a nested function in our state."""
