@@ -14,6 +14,7 @@ import socket
 import stat
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -268,20 +269,27 @@ def test_killed_by_sigkill_it_leaves_nothing(child: Child, account: pwd.struct_p
     assert until(lambda: nothing_left(directory, pid)), processes_below(directory)
 
 
+@pytest.fixture
+def room() -> Iterator[Path]:
+    """A temporary directory that every user may write to, with a name short enough for a socket."""
+    place = Path(tempfile.mkdtemp(prefix="session-lint-room-", dir="/tmp"))
+    place.chmod(0o1777)
+    yield place
+    shutil.rmtree(place, ignore_errors=True)
+
+
 @pytest.mark.parametrize("after", [0.0, 0.1, 0.4])
-def test_killed_while_it_starts_it_leaves_nothing(child: Child, after: float) -> None:
-    room = Path("/tmp", f"session-lint-room-{os.getpid()}")
-    room.mkdir()
-    room.chmod(0o1777)
-    try:
-        process = child(START + "time.sleep(60)", TMPDIR=str(room))
-        assert until(lambda: any(room.iterdir()))
-        time.sleep(after)
-        process.kill()
-        process.wait()
-        assert until(lambda: not any(room.iterdir()) and not processes_below(room)), processes_below(room)
-    finally:
-        room.rmdir()
+def test_killed_while_it_starts_it_leaves_nothing(child: Child, room: Path, after: float) -> None:
+    def directories() -> list[Path]:
+        # Python's tempfile tries the place out with a file, which stays if the process is killed right then.
+        return [entry for entry in room.iterdir() if entry.is_dir()]
+
+    process = child(START + "time.sleep(60)", TMPDIR=str(room))
+    assert until(lambda: bool(directories()))
+    time.sleep(after)
+    process.kill()
+    process.wait()
+    assert until(lambda: not directories() and not processes_below(room)), (directories(), processes_below(room))
 
 
 @pytest.mark.parametrize(
@@ -387,20 +395,14 @@ def test_without_any_postgresql_one_line_says_what_to_do(monkeypatch: pytest.Mon
     assert "\n" not in message
 
 
-def test_a_server_that_does_not_start_says_why_and_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    room = Path("/tmp", f"session-lint-room-{os.getpid()}")
-    room.mkdir()
-    room.chmod(0o1777)
+def test_a_server_that_does_not_start_says_why_and_leaves_nothing(monkeypatch: pytest.MonkeyPatch, room: Path) -> None:
     monkeypatch.setenv("TMPDIR", str(room))
     first = next(launcher.installations())
     monkeypatch.setattr("session_lint.runtime.postgres.installations", lambda: iter([first]))
-    try:
-        with pytest.raises(PostgresUnavailableError, match=r'cannot start PostgreSQL .*"no_such_setting"') as caught:
-            PostgresServer.start(settings={"no_such_setting": "1"})
-        assert "\n" not in str(caught.value)
-        assert not any(room.iterdir())
-    finally:
-        room.rmdir()
+    with pytest.raises(PostgresUnavailableError, match=r'cannot start PostgreSQL .*"no_such_setting"') as caught:
+        PostgresServer.start(settings={"no_such_setting": "1"})
+    assert "\n" not in str(caught.value)
+    assert not any([entry.is_dir() for entry in room.iterdir()])
 
 
 def test_a_port_taken_in_between_is_not_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
