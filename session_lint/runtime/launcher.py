@@ -250,11 +250,27 @@ def _copy(installation: Installation, target: Path, account: pwd.struct_passwd |
             return set(names).difference(_NEEDED)
         return {name for name in names if name in {"include", "pgxs", "__pycache__"} or name.endswith(".a")}
 
-    for source, place in installation.copies:
-        shutil.copytree(source, target / place, symlinks=True, ignore=unneeded)
-    if account:
-        for path in (target, *target.rglob("*")):
+    def give(path: Path) -> None:
+        if account:
             os.chown(path, account.pw_uid, account.pw_gid, follow_symlinks=False)
+
+    def make(directory: Path) -> None:
+        # Given away before anything is put into it, so that the watchdog, who is not root, can remove what is there
+        # at whatever moment this process is killed.
+        if not directory.exists():
+            make(directory.parent)
+            directory.mkdir()
+            give(directory)
+
+    for source, place in installation.copies:
+        for directory, names, files in os.walk(source):
+            left_out = unneeded(directory, [*names, *files])
+            names[:] = [name for name in names if name not in left_out]
+            copied = target / place / Path(directory).relative_to(source)
+            make(copied)
+            for name in files:
+                if name not in left_out:
+                    give(Path(shutil.copy2(Path(directory, name), copied / name, follow_symlinks=False)))
 
 
 def _write(path: Path, text: str, account: pwd.struct_passwd | None) -> None:
