@@ -26,8 +26,9 @@ import os
 import re
 import sys
 import time
-from hashlib import blake2b
 from pathlib import Path
+
+from session_lint._hashing import blake2b
 
 MAGIC = b"session-lint cache 1\n"
 _DIGEST = 16
@@ -41,7 +42,7 @@ MAX_DIRECTORY = 256 * 1024 * 1024
 _TEMPORARY = ".tmp"
 _SUFFIX = ".cache"
 # Only what looks exactly like ours is ever deleted: settings can point the cache at any directory.
-_OURS = re.compile(r"[a-z][a-z0-9_]*-[0-9a-f]{12}-[0-9a-f]{20}\.cache(?:\.\d+-[0-9a-f]+\.tmp)?")
+_OURS = r"[a-z][a-z0-9_]*-[0-9a-f]{12}-[0-9a-f]{20}\.cache(?:\.\d+-[0-9a-f]+\.tmp)?"
 _LEFTOVER_SECONDS = 3600
 _PRUNE_SECONDS = 3600
 _DAY = 86400
@@ -79,12 +80,12 @@ class Cache:
     def get(self, namespace: str, key: str) -> object | None:
         """The value, None if there is none."""
         payload = self._read(self._path(namespace, key), f"{namespace}\0{key}")
-        return None if payload is None else _loads(payload)
+        return None if payload is None else loads(payload)
 
     def put(self, namespace: str, key: str, value: object) -> None:
         """Store a value. Raises ValueError if it is not plain data; failing to store it is no error."""
         if self._directory is not None:
-            self._write(self._path(namespace, key), f"{namespace}\0{key}", _dumps(value))
+            self._write(self._path(namespace, key), f"{namespace}\0{key}", dumps(value))
 
     def pack(self, namespace: str) -> Pack:
         """The entries of a namespace, read when the first one is asked for."""
@@ -106,7 +107,9 @@ class Cache:
             os.utime(stamp)
             with os.scandir(directory) as entries:
                 ours = [
-                    entry for entry in entries if _OURS.fullmatch(entry.name) and entry.is_file(follow_symlinks=False)
+                    entry
+                    for entry in entries
+                    if re.fullmatch(_OURS, entry.name) and entry.is_file(follow_symlinks=False)
                 ]
             total = 0
             for status, entry in sorted(
@@ -223,7 +226,7 @@ class Pack:
                 return None
             self._used.add(key)
             payload = entry[1]
-        return _loads(payload)
+        return loads(payload)
 
     def __contains__(self, key: str) -> bool:
         self._load()
@@ -231,7 +234,11 @@ class Pack:
 
     def put(self, key: str, value: object) -> None:
         """Keep a value until `save`. Raises ValueError if it is not plain data."""
-        self._new[key] = _dumps(value)
+        self._new[key] = dumps(value)
+
+    def put_dumped(self, key: str, data: bytes) -> None:
+        """Keep a value that another process has put into bytes with `dumps`."""
+        self._new[key] = data
 
     def save(self) -> None:
         """Write what is new. What another process stored meanwhile is kept, or at worst computed once more."""
@@ -319,12 +326,13 @@ def _signature(path: str) -> object:
     return status.st_mtime_ns, status.st_size, status.st_ino
 
 
-def _dumps(value: object) -> bytes:
-    # What marshal can't take is a ValueError.
+def dumps(value: object) -> bytes:
+    """Plain data as bytes. Raises ValueError for other data, and for what is nested too deeply."""
     return marshal.dumps(value)  # type: ignore[arg-type]
 
 
-def _loads(payload: bytes | memoryview) -> object | None:
+def loads(payload: bytes | memoryview) -> object | None:
+    """The inverse of `dumps`; None for bytes that it did not make. Only for bytes that are known to be ours."""
     # The collector would look through everything built so far, again and again: a third of the time.
     collecting = gc.isenabled()
     gc.disable()

@@ -7,7 +7,6 @@ them tell the same story about the same file. Lines and columns are 1-based; col
 from __future__ import annotations
 
 import enum
-import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -133,6 +132,8 @@ def with_fingerprints(findings: Iterable[Finding], lines_of: dict[str, Sequence[
     It is made of the code, the path, the function and the text of the line, never of line numbers; equal
     ones are told apart by their order.
     """
+    import hashlib  # brings in OpenSSL, which a run without findings can do without
+
     seen: dict[str, int] = {}
     result = []
     for finding in sorted(findings, key=lambda finding: finding.sort_key):

@@ -32,7 +32,8 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"session-lint {__version__}")
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=_Parser)
+    # With `prog`, argparse need not work out the usage to find it, for which it asks the terminal's width.
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", prog=parser.prog, parser_class=_Parser)
     check = commands.add_parser("check", help="lint files and directories", allow_abbrev=False)
     _check_options(check)
     explain = commands.add_parser("explain", help="show a rule's page", allow_abbrev=False)

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 _BOM = b"\xef\xbb\xbf"
+# Not compiled here: most runs need none of them.
 # PEP 263, as Python's own tokenizer reads it.
-_COOKIE = re.compile(rb"^[ \t\f]*#.*?coding[:=][ \t]*([-\w.]+)")
-_BLANK = re.compile(rb"^[ \t\f]*(?:#[^\r\n]*)?$")
-_LINE_END = re.compile(r"\r\n|\n|\r")
+_COOKIE = rb"^[ \t\f]*#.*?coding[:=][ \t]*([-\w.]+)"
+_BLANK = rb"^[ \t\f]*(?:#[^\r\n]*)?$"
+_LINE_END = r"\r\n|\n|\r"
 # LibCST says where in its own counting, which is not where its error object says.
-_PARSER_NOISE = re.compile(r"^(?:parser|tokenizer) error: (?:error at \d+:\d+: )?")
+_PARSER_NOISE = r"^(?:parser|tokenizer) error: (?:error at \d+:\d+: )?"
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +77,7 @@ def lines_of(text: str) -> list[str]:
     """The lines as Python counts them, without line ends. (`str.splitlines` also splits at form feeds.)"""
     if "\r" not in text:
         return text.split("\n")
-    return _LINE_END.split(text)
+    return re.split(_LINE_END, text)
 
 
 def problem_of(error: BaseException) -> Problem:
@@ -93,7 +94,7 @@ def problem_of(error: BaseException) -> Problem:
     line = getattr(error, "raw_line", None)
     if isinstance(line, int):  # libcst.ParserSyntaxError, which must not be imported for this
         column = getattr(error, "raw_column", 0)
-        message = _PARSER_NOISE.sub("", _first_line(str(getattr(error, "message", error))))
+        message = re.sub(_PARSER_NOISE, "", _first_line(str(getattr(error, "message", error))))
         message = message if len(message) <= 80 else f"{message[:77]}..."
         return Problem(f"is not valid Python: {message}", max(line, 1), max(column, 0) + 1)
     return Problem(f"could not be analysed: {type(error).__name__}: {_first_line(str(error))}")
@@ -107,10 +108,10 @@ def _declared(data: bytes) -> tuple[str | None, int]:
     start = len(_BOM) if data.startswith(_BOM) else 0
     head = re.split(rb"\r\n|\n|\r", data[start : start + 4096], maxsplit=2)[:2]
     for number, line in enumerate(head, 1):
-        match = _COOKIE.match(line)
+        match = re.match(_COOKIE, line)
         if match is not None:
             return match.group(1).decode("ascii", "replace"), number
-        if not _BLANK.match(line):
+        if not re.match(_BLANK, line):
             break
     return None, 1
 

@@ -9,16 +9,20 @@ from __future__ import annotations
 
 import ast
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
+from operator import attrgetter
 
 import libcst as cst
 from libcst.metadata import CodeRange, MetadataWrapper, PositionProvider
 
 from session_lint.ir import Place
-from session_lint.syntax.children import children
+from session_lint.syntax.children import code_fields
 
 Positions = dict[int, Place]
 """Place by `id()` of the LibCST node."""
+
+Entry = tuple[str, Place]
+"""A kind of node, the same for both trees, and its place."""
 
 _AST_KINDS: dict[type[ast.AST], str] = {
     ast.Call: "Call",
@@ -35,30 +39,29 @@ _CST_KINDS: dict[type[cst.CSTNode], str] = {
     cst.Await: "Await",
     cst.Yield: "Yield",
     cst.Del: "Delete",
-    cst.TryStar: "TryStar",
     cst.ExceptHandler: "ExceptHandler",
     cst.ExceptStarHandler: "ExceptHandler",
 }
 _FSTRINGS_HAVE_POSITIONS = sys.version_info >= (3, 12)
 
 
-def pair(tree: cst.Module, statements: Sequence[ast.stmt], lines: Sequence[str]) -> Positions:
-    """Places of the nodes of `tree`, which was parsed from the same statements as `statements`.
+def pair(tree: cst.Module, entries: Sequence[Entry]) -> Positions | None:
+    """Places of the nodes of `tree`, which was parsed from the statements that `entries` were collected from.
 
-    lines: the text of the file that the `ast` statements come from.
+    None if the two don't agree.
     """
-    ours = list(_cst_nodes(tree))
-    theirs: list[tuple[tuple[int, ...], str, Place]] = []
-    for statement in statements:
-        _collect(statement, theirs, lines)
-    theirs.sort(key=lambda entry: entry[0])
-    if len(ours) != len(theirs) or any(kind != entry[1] for (kind, _), entry in zip(ours, theirs, strict=True)):
-        return {}
-    return {id(node): place for (_, node), (_, _, place) in zip(ours, theirs, strict=True)}
+    ours = _cst_nodes(tree)
+    if [kind for kind, _ in ours] != [kind for kind, _ in entries]:
+        return None
+    return {id(node): entry[1] for (_, node), entry in zip(ours, entries, strict=True)}
 
 
-def generate(tree: cst.Module) -> tuple[cst.Module, Positions]:
-    """Places by LibCST's own means: slow, for files that the running Python's `ast` can't read."""
+def generate(tree: cst.Module, numbers: Sequence[int]) -> tuple[cst.Module, Positions]:
+    """Places by LibCST's own means: slow, for what the running Python's `ast` can't read.
+
+    numbers: of the tree's lines in the file.
+    """
+    last = len(numbers) - 1
     wrapper = MetadataWrapper(tree, unsafe_skip_copy=True)
     ranges = wrapper.resolve(PositionProvider)
     positions = {}
@@ -66,65 +69,190 @@ def generate(tree: cst.Module) -> tuple[cst.Module, Positions]:
         found = ranges[node]
         if isinstance(found, CodeRange):
             start, end = found.start, found.end
-            positions[id(node)] = (start.line, start.column + 1, end.line, end.column + 1)
+            first, end_line = (numbers[min(line - 1, last)] for line in (start.line, end.line))
+            positions[id(node)] = (first, start.column + 1, end_line, end.column + 1)
     return wrapper.module, positions
 
 
-def _cst_nodes(root: cst.CSTNode) -> Iterator[tuple[str, cst.CSTNode]]:
-    stack: list[tuple[cst.CSTNode, bool]] = [(root, False)]
+# -------------------------------------------------------------------------------------------- LibCST's side
+
+# By type: the kind (None for nodes without a place of their own) and the fields to look into, last one first.
+# Types that can hold no code, and what is no node at all, have no entry.
+_CST_TYPES: dict[type, tuple[str | None, tuple[str, ...]] | None] = {}
+
+
+def _cst_type(kind: type) -> tuple[str | None, tuple[str, ...]] | None:
+    known = None
+    if issubclass(kind, cst.CSTNode):
+        name = _CST_KINDS.get(kind)
+        if name is None and issubclass(kind, (cst.BaseSmallStatement, cst.BaseCompoundStatement)):
+            name = kind.__name__
+        fields = tuple(reversed(code_fields(kind)))
+        known = (name, fields) if name is not None or fields else None
+    _CST_TYPES[kind] = known
+    return known
+
+
+def _cst_nodes(root: cst.CSTNode) -> list[tuple[str, cst.CSTNode]]:
+    """The nodes that have places, in source order, outer before inner."""
+    found: list[tuple[str, cst.CSTNode]] = []
+    stack: list[object] = [root]
+    types = _CST_TYPES
     while stack:
-        node, visited = stack.pop()
-        if not visited:
-            # A decorator stands before the line that gives its definition a place.
-            if isinstance(node, (cst.FunctionDef, cst.ClassDef)) and node.decorators:
-                below = list(children(node))
-                stack.extend([(child, False) for child in reversed(below[len(node.decorators) :])])
-                stack.append((node, True))
-                stack.extend([(child, False) for child in reversed(node.decorators)])
+        node = stack.pop()
+        kind = type(node)
+        if kind is tuple:  # a definition whose decorators are done
+            node = node[0]  # type: ignore[index]
+            kind = type(node)
+            known = types[kind]
+            fields: tuple[str, ...] = known[1][:-1] if known else ()
+        else:
+            known = types[kind] if kind in types else _cst_type(kind)
+            if known is None:
                 continue
-            stack.extend([(child, False) for child in reversed(list(children(node)))])
-        kind = _CST_KINDS.get(type(node))
-        if kind is not None:
-            yield kind, node
-        elif isinstance(node, (cst.BaseSmallStatement, cst.BaseCompoundStatement)):
-            yield type(node).__name__, node
+            fields = known[1]
+            if fields and fields[-1] == "decorators" and node.decorators:  # type: ignore[attr-defined]
+                # They stand before the line that gives the definition its place.
+                stack.append((node,))
+                stack.extend(reversed(node.decorators))  # type: ignore[attr-defined]
+                continue
+        if known is not None and known[0] is not None:
+            found.append((known[0], node))  # type: ignore[arg-type]
+        for name in fields:
+            value = getattr(node, name)
+            if value is None:
+                continue
+            kind = type(value)
+            if kind is tuple or kind is list:
+                stack.extend(reversed(value))
+            elif types.get(kind, True):
+                stack.append(value)
+    return found
 
 
-def _collect(node: ast.AST, found: list[tuple[tuple[int, ...], str, Place]], lines: Sequence[str]) -> None:
-    """Add `node` and all below it with a key that sorts by source order, outer before inner.
+# ----------------------------------------------------------------------------------------------- ast's side
 
-    What stands in an f-string gets the f-string's place on Pythons that count wrongly there.
+_Children = list[ast.AST]
+_AST_TYPES: dict[type[ast.AST], tuple[str | None, tuple[str, ...]]] = {}
+_position = attrgetter("lineno", "col_offset")
+
+
+def _ast_type(kind: type[ast.AST]) -> tuple[str | None, tuple[str, ...]]:
+    name = _AST_KINDS.get(kind)
+    if name is None and issubclass(kind, ast.stmt):
+        name = kind.__name__
+    fields = tuple([name for name in reversed(kind._fields) if name not in _NO_CODE])
+    _AST_TYPES[kind] = known = (name, fields)
+    return known
+
+
+_NO_CODE = frozenset("ctx op ops id attr arg name names kind asname level module type_comment rest cls_name".split())
+
+
+def _irregular(node: ast.AST) -> _Children | None:
+    """The children in source order of nodes whose fields are in another one; without decorators."""
+    if isinstance(node, ast.Call):
+        if not node.keywords:
+            return None
+        return [node.func, *sorted([*node.args, *node.keywords], key=_position)]
+    if isinstance(node, ast.arguments):
+        every = [*node.posonlyargs, *node.args, *node.kwonlyargs]
+        every += [argument for argument in (node.vararg, node.kwarg) if argument is not None]
+        found = [argument.annotation for argument in every if argument.annotation is not None]
+        found += [*node.defaults, *[default for default in node.kw_defaults if default is not None]]
+        return sorted(found, key=_position)
+    if isinstance(node, ast.IfExp):
+        return [node.body, node.test, node.orelse]
+    if isinstance(node, ast.Dict):
+        return [part for item in zip(node.keys, node.values, strict=True) for part in item if part is not None]
+    if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+        returns = [node.returns] if node.returns is not None else []
+        return [*getattr(node, "type_params", ()), node.args, *returns, *node.body]
+    if isinstance(node, ast.ClassDef):
+        bases = sorted([*node.bases, *node.keywords], key=_position)
+        return [*getattr(node, "type_params", ()), *bases, *node.body]
+    if isinstance(node, ast.MatchMapping):
+        return [part for item in zip(node.keys, node.patterns, strict=True) for part in item]
+    return None
+
+
+_IRREGULAR = frozenset(
+    (
+        ast.Call,
+        ast.arguments,
+        ast.IfExp,
+        ast.Dict,
+        ast.FunctionDef,
+        ast.AsyncFunctionDef,
+        ast.ClassDef,
+        ast.MatchMapping,
+    )
+)
+
+
+class TooDeep(Exception):  # noqa: N818 - it is reported, not handled
+    """Statements are nested deeper than can be read. line: where."""
+
+    def __init__(self, line: int) -> None:
+        super().__init__(line)
+        self.line = line
+
+
+def collect(statements: Iterable[ast.stmt], lines: Sequence[str], offset: int, limit: int) -> list[Entry]:
+    """The places of what stands in the statements, in source order, outer before inner.
+
+    lines: the text that the statements come from. offset: how many lines stand before it in the file. limit: how
+    deep statements may be nested. What stands in an f-string gets the f-string's place on Pythons that count
+    wrongly there.
+
+    Raises:
+        TooDeep: they are nested deeper.
     """
-    stack: list[tuple[ast.AST, ast.JoinedStr | None]] = [(node, None)]
-    order = 0
+    found: list[Entry] = []
+    types = _AST_TYPES
+    # Nodes with their depth; an f-string that they stand in; and whether their decorators are done.
+    stack: list[tuple[ast.AST, int, ast.JoinedStr | None, bool]] = [
+        (statement, 1, None, False) for statement in reversed(list(statements))
+    ]
     while stack:
-        node, string = stack.pop()
-        kind = _AST_KINDS.get(type(node))
-        is_statement = isinstance(node, ast.stmt)
-        if kind is None and is_statement:
-            kind = type(node).__name__
-        if kind is not None:
-            order += 1
-            at = string or node
-            line, column = at.lineno, at.col_offset  # type: ignore[attr-defined]
-            end_line, end_column = at.end_lineno, at.end_col_offset  # type: ignore[attr-defined]
-            if string is None:
-                key = (line, column, -end_line, -end_column, 0 if is_statement else 1, 0)
-            else:
-                key = (line, column, -end_line, -end_column, 2, order)
-            found.append((key, kind, _place(lines, line, column, end_line, end_column)))
-        if string is None and not _FSTRINGS_HAVE_POSITIONS and isinstance(node, ast.JoinedStr):
-            string = node
-        stack.extend([(child, string) for child in reversed(list(ast.iter_child_nodes(node)))])
+        node, depth, string, undecorated = stack.pop()
+        kind = type(node)
+        if depth > limit:
+            raise TooDeep(getattr(string or node, "lineno", 1) + offset)
+        name, fields = types.get(kind) or _ast_type(kind)
+        below = depth + 1
+        if not undecorated and getattr(node, "decorator_list", None):
+            stack.append((node, depth, string, True))
+            decorators = node.decorator_list  # type: ignore[attr-defined]
+            stack.extend([(decorator, below, string, False) for decorator in reversed(decorators)])
+            continue
+        if name is not None:
+            found.append((name, _place(string or node, lines, offset)))
+        if kind is ast.JoinedStr and string is None and not _FSTRINGS_HAVE_POSITIONS:
+            string = node  # type: ignore[assignment]
+        ordered = _irregular(node) if kind in _IRREGULAR else None
+        if ordered is not None:
+            stack.extend([(child, below, string, False) for child in reversed(ordered)])
+            continue
+        for field in fields:
+            value = getattr(node, field, None)
+            if type(value) is list:
+                stack.extend([(child, below, string, False) for child in reversed(value) if isinstance(child, ast.AST)])
+            elif isinstance(value, ast.AST):
+                stack.append((value, below, string, False))
+    return found
 
 
-def _place(lines: Sequence[str], line: int, column: int, end_line: int, end_column: int) -> Place:
-    return (line, _characters(lines, line, column) + 1, end_line, _characters(lines, end_line, end_column) + 1)
+def _place(node: ast.AST, lines: Sequence[str], offset: int) -> Place:
+    line: int = node.lineno  # type: ignore[attr-defined]
+    end: int = node.end_lineno  # type: ignore[attr-defined]
+    first = _characters(lines[line - 1], node.col_offset)  # type: ignore[attr-defined]
+    last = _characters(lines[end - 1], node.end_col_offset)  # type: ignore[attr-defined]
+    return (line + offset, first + 1, end + offset, last + 1)
 
 
-def _characters(lines: Sequence[str], line: int, offset: int) -> int:
+def _characters(line: str, offset: int) -> int:
     """`ast` counts UTF-8 bytes, people count characters."""
-    text = lines[line - 1] if line <= len(lines) else ""
-    if text.isascii():
+    if line.isascii():
         return offset
-    return len(text.encode("utf-8", "surrogatepass")[:offset].decode("utf-8", "ignore"))
+    return len(line.encode("utf-8", "surrogatepass")[:offset].decode("utf-8", "ignore"))

@@ -1,0 +1,228 @@
+"""The files of a run: those that are asked for, the rest of their project, and what each holds at first sight.
+
+Done for every file of the project before anything else, also when nothing has changed; so it works on strings.
+"""
+
+# ruff: noqa: PTH100, PTH110, PTH111, PTH112, PTH116, PTH118, PTH119, PTH120
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from session_lint._hashing import blake2b
+from session_lint.source import discovery, reading, suppressions
+from session_lint.source.discovery import SourceFile
+from session_lint.source.reading import Problem, Source
+from session_lint.source.words import may_matter
+
+if TYPE_CHECKING:
+    from session_lint.cache import Cache
+    from session_lint.settings import Settings
+
+_MARKERS = ("pyproject.toml", "session-lint.toml", "setup.cfg", "setup.py", ".git", "requirements.txt")
+_SETTLED = 2_000_000_000
+"""Nanoseconds since its last change after which a file's times and size are believed: a second change at once
+would leave them as they are."""
+_LOOSE = 5_000
+"""So many files that belong to no project are remembered."""
+
+Plain = tuple[Any, ...]
+
+
+@dataclass(slots=True)
+class File:
+    """A file of the project.
+
+    root: the project's directory, ending with a separator. wanted: it was asked for. data: its text where it is at
+    hand. digest: of its content. matters: it may hold a session. comments: of a file that does not matter, the
+    silencing comments that may be wrong all the same, as plain data. problem: why it can't be judged. checked:
+    whether its syntax is known to be good or bad; only asked of files that don't matter, the others are parsed
+    anyway. passing: the problem may be gone the next time.
+    """
+
+    source: SourceFile
+    root: str
+    wanted: bool
+    data: bytes | None = None
+    digest: str = ""
+    matters: bool = False
+    lines: int = 0
+    comments: Plain = ()
+    problem: Problem | None = None
+    checked: bool = False
+    passing: bool = False
+    signature: tuple[int, int, int] | None = None
+
+    @property
+    def path(self) -> str:
+        """What findings call it."""
+        return self.source.display
+
+    @property
+    def name(self) -> str:
+        """Dotted, from the project's root."""
+        parts = self._parts()
+        if self.is_package:
+            parts = parts[:-1] or parts
+        return ".".join([part.replace(".", "_") for part in parts])
+
+    @property
+    def is_package(self) -> bool:
+        return os.path.basename(self.source.name) == "__init__.py"
+
+    def _parts(self) -> list[str]:
+        name, root = self.source.name, self.root
+        relative = name[len(root) :] if name.startswith(root) else os.path.relpath(name, root)
+        parts = relative.replace(os.sep, "/").removesuffix(".py").split("/")
+        return [part for part in parts if part not in (".", "..")]
+
+    @property
+    def key(self) -> str:
+        """What the file's IR depends on."""
+        return f"{self.digest} {self.name} {self.is_package}"
+
+
+@dataclass(slots=True)
+class Inventory:
+    """files: in the order of their paths. problems: a line for each directory that can't be read.
+
+    The rest is for `remember`.
+    """
+
+    files: list[File]
+    problems: list[str]
+    scope: str
+    known: dict[str, Plain]
+    changed: bool = True
+
+
+# ----------------------------------------------------------------------------------------------- which files
+
+
+def take(paths: Sequence[Path], settings: Settings, stdin: Source | None, cache: Cache) -> Inventory:
+    """Find the files and look at those that have changed.
+
+    Raises UsageError if a path does not exist.
+    """
+    # The buffer's file need not exist yet.
+    buffer = os.path.abspath(stdin.path) if stdin is not None else None
+    asked: list[Path | str] = [path for path in paths if os.path.abspath(path) != buffer]
+    found = discovery.discover(asked, settings)
+    root = _base(settings.root)
+    files = {file.real or os.path.realpath(file.name): File(file, root, True) for file in found.files}
+    if stdin is not None and buffer is not None:
+        file = File(SourceFile(buffer, discovery.display_name(buffer), True), root, True)
+        file.data = stdin.data
+        files[os.path.realpath(buffer)] = file
+    scope = _scope(settings, files)
+    if scope is not None and scope not in map(os.path.abspath, asked):
+        for source in discovery.discover([scope], settings).files:
+            real = source.real or os.path.realpath(source.name)
+            if real not in files:
+                files[real] = File(source, root, False)
+    known = cache.get("index", scope or "")
+    ordered = sorted(files.values(), key=lambda file: file.source.display)
+    inventory = Inventory(ordered, found.problems, scope or "", known if isinstance(known, dict) else {})
+    unchanged = [_look(file, inventory.known) for file in ordered]
+    inventory.changed = not all(unchanged) or (scope is not None and len(inventory.known) != len(ordered))
+    return inventory
+
+
+def _scope(settings: Settings, files: dict[str, File]) -> str | None:
+    """The directory whose files decide about each other; None for loose files that belong to no project."""
+    if any([os.path.exists(os.path.join(settings.root, marker)) for marker in _MARKERS]):
+        return os.fspath(settings.root)
+    if len(files) == 1:
+        # A file on its own: the packages that it lies in, and what lies beside it.
+        directory = os.path.dirname(next(iter(files)))
+        while os.path.exists(os.path.join(directory, "__init__.py")):
+            directory = os.path.dirname(directory)
+        if os.path.isdir(directory) and directory not in (os.path.dirname(directory), os.path.expanduser("~")):
+            return directory
+    return None
+
+
+def _base(root: Path) -> str:
+    text = os.fspath(root)
+    return text if text.endswith(os.sep) else text + os.sep
+
+
+# ---------------------------------------------------------------------------------------------- what they hold
+
+
+def _look(file: File, known: dict[str, Plain]) -> bool:
+    """Whether the file is unchanged (by times and size): such a file is not even opened."""
+    if file.data is not None:
+        _examine(file, file.data)
+        return False
+    name = file.source.name
+    try:
+        status = os.stat(name)
+        file.signature = (status.st_mtime_ns, status.st_ctime_ns, status.st_size)
+    except (OSError, ValueError):
+        file.signature = None
+    entry = known.get(name)
+    if entry is not None and entry[0] == file.signature and file.signature is not None:
+        _, file.digest, file.matters, file.lines, file.comments, problem, file.checked = entry
+        if problem is not None:
+            file.problem = Problem(*problem)
+        return True
+    try:
+        data = reading.read(name)
+    except Problem as problem:
+        file.problem = problem
+        file.signature = None
+        return False
+    _examine(file, data)
+    if file.matters:
+        file.data = data
+    return False
+
+
+def _examine(file: File, data: bytes) -> None:
+    file.digest = blake2b(data, digest_size=16).hexdigest()
+    file.matters = may_matter(data)
+    file.lines = data.count(b"\n") + (not data.endswith(b"\n") and bool(data))
+    if file.matters:
+        return
+    try:
+        text = reading.decode(data)
+    except Problem as problem:
+        file.problem = problem
+        file.checked = True
+        return
+    if suppressions.may_hold(data):
+        file.comments = suppressions.parse(text).ours().to_plain()
+
+
+def remember(inventory: Inventory, cache: Cache) -> None:
+    """Keep for the next run what was found out about the files."""
+    if not inventory.changed:
+        return
+    now = time.time_ns()
+    index: dict[str, Plain] = {}
+    for file in inventory.files:
+        signature = file.signature
+        if signature is None or now - max(signature[:2]) < _SETTLED:
+            continue
+        problem = None
+        if file.problem is not None and not file.matters:
+            problem = (file.problem.message, file.problem.line, file.problem.column)
+        index[file.source.name] = (
+            signature, file.digest, file.matters, file.lines, file.comments, problem, file.checked,
+        )  # fmt: skip
+    if not inventory.scope:
+        rest = [item for item in inventory.known.items() if item[0] not in index]
+        index = {**dict(rest[-_LOOSE:]), **index}
+    if index != inventory.known:
+        cache.put("index", inventory.scope, index)
+
+
+def unchecked(files: Iterable[File]) -> list[File]:
+    """The files whose syntax nobody has looked at and nobody will."""
+    return [file for file in files if file.wanted and not (file.matters or file.checked or file.problem)]
