@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from session_lint.findings import Confidence, Finding, Severity, Span
-from session_lint.source import suppressions
+from session_lint.source import comments, suppressions
 from session_lint.source.suppressions import Applied, Suppressions, apply, may_hold, parse
 
 NOTHING = "this comment silences nothing"
@@ -172,7 +172,7 @@ def test_the_same_comments_as_python_finds_in_its_own_library() -> None:
     files = sorted(library.glob("*.py")) + sorted(library.glob("asyncio/*.py")) + sorted(library.glob("email/*.py"))
     for path in files:
         text = path.read_text(encoding="utf-8", errors="replace")
-        ours = [match.group() for match in suppressions._TOKEN.finditer(text) if match.lastgroup == "comment"]
+        ours = [match.group() for match in comments.TOKEN.finditer(text) if match.lastgroup == "comment"]
         tokens = tokenize.generate_tokens(io.StringIO(text).readline)
         assert ours == [token.string for token in tokens if token.type == tokenize.COMMENT], path.name
 

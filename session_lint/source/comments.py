@@ -10,7 +10,7 @@ from session_lint.source.suppressions import Code, Directive
 # Strings and comments, nothing else of Python. Regular expressions do in a millisecond what `tokenize` does
 # in fifty, work on broken code too, and read the same file alike under every Python version. An escaped quote
 # does not end a string, in raw strings neither, so prefixes don't matter.
-_TOKEN = re.compile(
+TOKEN = re.compile(
     r'''
       (?P<comment>\#[^\n]*)
     | """[^"\\]*(?:(?:\\.|"(?!""))[^"\\]*)*(?:"""|\Z)
@@ -39,7 +39,7 @@ def directives(text: str) -> list[Directive]:
     found: list[Directive] = []
     line = 1
     counted = 0
-    for token in _TOKEN.finditer(text):
+    for token in TOKEN.finditer(text):
         start = token.start()
         if start >= end:
             break

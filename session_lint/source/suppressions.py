@@ -137,7 +137,8 @@ def parse(text: str) -> Suppressions:
     # Its regular expressions take two milliseconds, and most runs have nothing to parse.
     from session_lint.source.comments import directives
 
-    return Suppressions(directives(text))
+    found = directives(text)
+    return Suppressions(found) if found else NONE
 
 
 def apply(
