@@ -1,0 +1,292 @@
+"""The judgements: from what was recorded, and what a second connection sees, to evidence.
+
+Judged when the owner is done (a test, a scenario), while everything is still held strongly: the garbage
+collector, which would hide most of this at some later moment, decides nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+from sqlalchemy import exc
+
+from session_lint.runtime.drivers import backend_pid, sqlstate
+from session_lint.runtime.evidence import Evidence, Oracle, places
+from session_lint.runtime.observer import IDLE_IN_TRANSACTION, Observers, written_table
+from session_lint.runtime.places import Frames
+from session_lint.runtime.probe import CLOSING
+from session_lint.runtime.recording import ConnectionUse, Kind, Operation, Recording, SessionRecord
+
+SLOW = 0.05
+"""Seconds from which an await counts as slow while it holds a connection."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is judged: a recording, how it ended, what was made to fail, and the same run without that."""
+
+    recording: Recording
+    observers: Observers
+    error: BaseException | None = None
+    fault: str = ""
+    baseline: Recording | None = None
+    never_awaited: Sequence[str] = field(default_factory=tuple)
+    slow: float = SLOW
+
+
+def judge(case: Case) -> list[Evidence]:
+    """Everything that can be proved now."""
+    return [evidence for oracle in _ORACLES for evidence in oracle(case)]
+
+
+def _evidence(
+    case: Case, oracle: Oracle, message: str, opened: Frames | None, frames: Iterable[Frames], **facts: object
+) -> Evidence:
+    return Evidence(
+        oracle,
+        message,
+        opened.first if opened else None,
+        places([*([opened] if opened else []), *frames]),
+        {name.replace("_", " "): str(value) for name, value in facts.items() if value not in ("", None)},
+        case.fault,
+    )
+
+
+def _opened(use: ConnectionUse) -> Frames:
+    """Where the owner opened it: the session's place if it is known."""
+    session = use.session
+    return session.opened if session is not None and session.opened.first is not None else use.opened
+
+
+def _moments(use: ConnectionUse) -> list[Frames]:
+    """The places that speak for a connection: its checkout, its operations, its session's."""
+    return [use.opened, *(operation.frames for operation in use.operations)]
+
+
+def leaked_connections(case: Case) -> Iterator[Evidence]:
+    """A connection that the pool still misses, and the transaction that it holds open."""
+    out = case.recording.out
+    for use in out:
+        pid = backend_pid(use.pool_record.dbapi_connection) if use.pool_record is not None else None
+        state = case.observers.of(use.engine).state(pid)
+        last = use.operations[-1] if use.operations else None
+        owner = f"{use.session.kind} left open" if use.session else "connection left open"
+        facts = {
+            "checked_out": len(out),
+            "state": state,
+            "last": last.kind.value if last else "",
+            "sqlstate": sqlstate(next((o.error for o in reversed(use.operations) if o.error), None)),
+        }
+        yield _evidence(case, Oracle.LEAKED_CONNECTION, owner, _opened(use), _moments(use), **facts)
+        if state.startswith(IDLE_IN_TRANSACTION):
+            yield _evidence(
+                case, Oracle.OPEN_TRANSACTION, f"the server waits in a transaction: {state}", _opened(use),
+                _moments(use), **facts,
+            )  # fmt: skip
+
+
+def dead_sessions(case: Case) -> Iterator[Evidence]:
+    """A session that nobody rolled back after a failure: its next use raises."""
+    for record in case.recording.sessions:
+        session = record.session
+        if session is None:
+            continue
+        lost = any([operation.kind is Kind.INVALIDATE for operation in record.operations])
+        if not session.is_active or (lost and session.in_transaction()):
+            failed = _failed(record)
+            yield _evidence(
+                case,
+                Oracle.DEAD_SESSION,
+                f"{record.kind} was not rolled back after {failed.kind.value if failed else 'a statement'} failed",
+                record.opened,
+                (operation.frames for operation in record.operations),
+                is_active=session.is_active,
+                sqlstate=sqlstate(failed.error) if failed else "",
+            )
+
+
+def _failed(record: SessionRecord) -> Operation | None:
+    return next((o for o in reversed(record.operations) if o.error is not None), None)
+
+
+def poisoned_sessions(case: Case) -> Iterator[Evidence]:
+    """A dead session was used again, or the run ended in the exception that such a use raises."""
+    for record, frames in case.recording.dead_uses:
+        yield _evidence(case, Oracle.POISONED_SESSION, f"{record.kind} is used after a failure that nobody rolled back",
+                        record.opened, [frames, *(o.frames for o in record.operations)])  # fmt: skip
+    for error in chain(case.error):
+        text = str(error)
+        if isinstance(error, exc.PendingRollbackError) or (
+            isinstance(error, exc.InvalidRequestError) and any(words in text for words in _DEAD_WORDS)
+        ):
+            records = [record for record in case.recording.sessions if record.operations]
+            yield _evidence(
+                case, Oracle.POISONED_SESSION, f"{type(error).__name__}: {text.splitlines()[0][:120]}",
+                records[-1].opened if records else None,
+                (o.frames for record in records for o in record.operations),
+            )  # fmt: skip
+            return
+        if sqlstate(error) == "25P02":
+            use = next((o for o in reversed(case.recording.operations) if o.error is not None), None)
+            yield _evidence(
+                case, Oracle.POISONED_SESSION, "the transaction is used after it was aborted",
+                use.frames if use else None, _moments(use.use) if use and use.use else [], sqlstate="25P02",
+            )  # fmt: skip
+            return
+
+
+_DEAD_WORDS = (
+    "in 'prepared' state",
+    "in 'inactive' state",
+    "in 'deactive' state",
+    "rolled back due",
+    "Can't reconnect",
+)
+
+
+def aborted_commits(case: Case) -> Iterator[Evidence]:
+    """COMMIT was sent for a transaction that PostgreSQL had aborted: it rolled back and said nothing."""
+    for commit, state in case.recording.aborted_commits:
+        use = commit.use
+        if use is not None:
+            yield _evidence(
+                case, Oracle.ABORTED_COMMIT, "COMMIT came back as ROLLBACK: the rows before it are lost",
+                _opened(use), _moments(use), state=state, xid=commit.xid,
+                outcome=case.observers.of(use.engine).outcome(commit.xid),
+            )  # fmt: skip
+
+
+def partial_commits(case: Case) -> Iterator[Evidence]:
+    """Some of the writes of one session are committed and the rest, which a run without the fault makes, are not."""
+    for index, record in enumerate(case.recording.sessions):
+        failed = _failed(record)
+        done = _committed(record)
+        commits = [o for o in record.operations if o.kind is Kind.COMMIT and o.error is None and not o.aborted]
+        if failed is None or not done or failed.number < commits[0].number:
+            continue
+        if case.baseline is not None:
+            wanted = case.baseline.sessions[index] if index < len(case.baseline.sessions) else None
+            missing = wanted is not None and len(_committed(wanted)) > len(done)
+        else:
+            missing = failed.writes or failed.kind is Kind.COMMIT
+        if not missing or (record.operations[-1].kind is Kind.COMMIT and record.operations[-1].error is None):
+            continue
+        commit = next(o for o in reversed(record.operations) if o.kind is Kind.COMMIT and o.error is None)
+        observer = case.observers.of(commit.use.engine if commit.use else None)
+        tables = {table for o in done if (table := written_table(o.text))}
+        yield _evidence(
+            case, Oracle.PARTIAL_COMMIT, f"{len(done)} write(s) stay, the rest of the same work is lost",
+            record.opened, [commit.frames, failed.frames], sqlstate=sqlstate(failed.error), xid=commit.xid,
+            outcome=observer.outcome(commit.xid),
+            rows=" ".join(f"{name}={count}" for name, count in observer.rows(tables).items()),
+        )  # fmt: skip
+
+
+def _committed(record: SessionRecord) -> list[Operation]:
+    """The writes of a session that a COMMIT has made durable."""
+    done: list[Operation] = []
+    pending: list[Operation] = []
+    for operation in record.operations:
+        if operation.writes and operation.error is None:
+            pending.append(operation)
+        elif operation.kind is Kind.COMMIT:
+            done += pending if operation.error is None and not operation.aborted else []
+            pending = []
+        elif operation.kind in (Kind.ROLLBACK, Kind.RESET, Kind.INVALIDATE, Kind.CHECKIN):
+            pending = []
+    return done
+
+
+def lost_writes(case: Case) -> Iterator[Evidence]:
+    """Rows were written, nothing failed, and closing rolled them back."""
+    if case.fault or case.error is not None:
+        return
+    for use in case.recording.uses:
+        if any([operation.error for operation in use.operations]):
+            continue
+        writes: list[Operation] = []
+        for operation in use.operations:
+            if operation.writes:
+                writes.append(operation)
+            elif operation.kind is Kind.COMMIT:
+                writes = []
+            elif operation.kind is Kind.ROLLBACK and operation.frames.through not in CLOSING:
+                writes = []  # somebody wanted it
+        if writes and not use.out:
+            tables = {table for o in writes if (table := written_table(o.text))}
+            rows = case.observers.of(use.engine).rows(tables)
+            yield _evidence(
+                case, Oracle.LOST_WRITE, f"{len(writes)} write(s) were rolled back when it was closed", _opened(use),
+                (o.frames for o in writes), commits=0, rows=" ".join(f"{n}={c}" for n, c in rows.items()),
+            )  # fmt: skip
+    for record in case.recording.sessions:
+        for frames in record.unflushed:
+            yield _evidence(
+                case, Oracle.LOST_WRITE, "an object was added and never written", record.opened, [frames], commits=0
+            )
+
+
+def exceptions(case: Case) -> Iterator[Evidence]:
+    """Runs that end in an exception which says by itself what is wrong."""
+    for error in chain(case.error):
+        text = str(error)
+        frames = [o.frames for o in case.recording.operations]
+        opened = next((s.opened for s in reversed(case.recording.sessions)), None)
+        if isinstance(error, exc.InvalidRequestError) and "closed transaction inside context manager" in text:
+            yield _evidence(case, Oracle.CLOSED_TRANSACTION, text.splitlines()[0][:120], opened, frames)
+        elif isinstance(error, exc.TimeoutError):
+            yield _evidence(case, Oracle.POOL_EXHAUSTED, text.splitlines()[0][:120], opened, frames)
+        elif isinstance(error, RuntimeError) and "generator didn't stop" in text:
+            yield _evidence(case, Oracle.BROKEN_GENERATOR, f"RuntimeError: {text}", opened, frames)
+
+
+def concurrent_uses(case: Case) -> Iterator[Evidence]:
+    """Two tasks or threads had a statement in flight on one session at the same time."""
+    for running, second in case.recording.overlaps:
+        use = second.use
+        if use is not None:
+            kind = "tasks" if second.who.task is not None else "threads"
+            yield _evidence(case, Oracle.CONCURRENT_USE, f"two {kind} at once", _opened(use),
+                            [running.frames, second.frames], first=running.frames, second=second.frames)  # fmt: skip
+
+
+def slow_waits(case: Case) -> Iterator[Evidence]:
+    """A task waited for something that is not the database, with a connection in its hands."""
+    for wait in case.recording.waits:
+        if wait.use is not None and wait.seconds >= case.slow:
+            yield _evidence(case, Oracle.HELD_ACROSS_AWAIT, f"held while waiting at {wait.frames}", _opened(wait.use),
+                            [wait.frames, wait.use.opened])  # fmt: skip
+
+
+def never_awaited(case: Case) -> Iterator[Evidence]:
+    """Python says that a coroutine was dropped before it ran."""
+    for text in case.never_awaited:
+        yield _evidence(case, Oracle.NEVER_AWAITED, text, None, case.recording.frames())
+
+
+def chain(error: BaseException | None) -> Iterator[BaseException]:
+    """An exception, what caused it, and what exception groups hold."""
+    seen: set[int] = set()
+    todo = [error]
+    while todo:
+        each = todo.pop(0)
+        if each is None or id(each) in seen:
+            continue
+        seen.add(id(each))
+        yield each
+        todo += [*getattr(each, "exceptions", ()), each.__cause__, each.__context__]
+
+
+_ORACLES = (
+    leaked_connections,
+    dead_sessions,
+    poisoned_sessions,
+    aborted_commits,
+    partial_commits,
+    lost_writes,
+    exceptions,
+    concurrent_uses,
+    slow_waits,
+    never_awaited,
+)

@@ -1,0 +1,174 @@
+"""Where in the user's code something happened, found by a walk over frames that is cheap enough to make always.
+
+SQLAlchemy's asyncio layer runs its synchronous core in a greenlet, whose frames end at the greenlet's first one.
+The walk goes on in the greenlet that drives it, where the coroutines of the user wait.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import sysconfig
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import CodeType, FrameType
+from typing import Any
+
+try:
+    from greenlet import getcurrent  # type: ignore[import-untyped,unused-ignore]
+except ImportError:  # SQLAlchemy without asyncio needs none
+    getcurrent = None
+
+_DEEPEST = 24
+_LOOP = asyncio.Handle._run.__code__
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A line of the user's code. function: its qualified name where Python knows it (3.11), else its name."""
+
+    path: str
+    line: int
+    function: str
+
+    def __str__(self) -> str:
+        return f"{shown(self.path)}:{self.line} in {self.function}"
+
+
+class Frames:
+    """The user's frames at one moment, innermost first; made into places only when somebody looks."""
+
+    __slots__ = ("_places", "_raw", "through")
+
+    def __init__(self, raw: list[tuple[CodeType, int]], through: str) -> None:
+        """through: the library's function that the innermost frame had called, such as `close` or `__exit__`."""
+        self._raw = raw
+        self._places: tuple[Place, ...] | None = None
+        self.through = through
+
+    @property
+    def places(self) -> tuple[Place, ...]:
+        if self._places is None:
+            self._places = tuple(Place(c.co_filename, line, _function(c)) for c, line in self._raw)
+        return self._places
+
+    @property
+    def first(self) -> Place | None:
+        """The innermost one."""
+        return self.places[0] if self._raw else None
+
+    @property
+    def key(self) -> tuple[tuple[str, int], ...]:
+        """What is equal for two moments that were reached in the same way."""
+        return tuple((code.co_filename, line) for code, line in self._raw)
+
+    def __str__(self) -> str:
+        return str(self.first) if self._raw else "(no code of the project)"
+
+
+NOWHERE = Frames([], "")
+
+
+class _UsersFiles(dict[str, bool]):
+    """Whether a file is the user's, worked out once for each."""
+
+    def __missing__(self, name: str) -> bool:
+        # An absolute path even of a file that was named relatively; "<string>" and "<frozen ...>" are nobody's.
+        users = not name.startswith("<") and not _installed(os.path.abspath(name))  # noqa: PTH100
+        self[name] = users
+        return users
+
+
+def _installed(path: str) -> bool:
+    return path.startswith(_LIBRARIES) or "site-packages" in path or "dist-packages" in path
+
+
+# With the separator: `/usr/lib/python3.11` must not claim `/usr/lib/python3.11-project`.
+_OURS = str(Path(__file__).resolve().parent) + os.sep
+_PLUGIN = str(Path(__file__).resolve().parent.parent / "plugins") + os.sep
+_LIBRARIES = tuple(
+    {
+        *(os.path.realpath(sysconfig.get_path(name)) + os.sep for name in ("stdlib", "platstdlib")),
+        *(sysconfig.get_path(name) + os.sep for name in ("stdlib", "platstdlib")),
+        _OURS,
+        _PLUGIN,
+    }
+)
+_users_files = _UsersFiles()
+
+
+def is_users(path: str) -> bool:
+    """Whether this file is the user's: not the standard library, nothing that is installed, not the shim."""
+    return _users_files[path]
+
+
+def here(skip: int = 1, deepest: int = _DEEPEST) -> Frames:
+    """The user's frames now. skip: frames of the shim itself. deepest: look for that many of the user's."""
+    found: list[tuple[CodeType, int]] = []
+    users = _users_files
+    through = ""
+    frame: FrameType | None = sys._getframe(skip)
+    greenlet: Any = None
+    while True:
+        while frame is not None:
+            code = frame.f_code
+            if code is _LOOP:  # what started the event loop has not called this
+                return Frames(found, through)
+            if users[code.co_filename]:
+                found.append((code, frame.f_lineno))
+                if len(found) == deepest:
+                    return Frames(found, through)
+            elif not found:
+                through = code.co_name
+            frame = frame.f_back
+        if getcurrent is None:
+            break
+        greenlet = (greenlet or getcurrent()).parent
+        if greenlet is None:
+            break
+        frame = greenlet.gr_frame
+    return Frames(found, through)
+
+
+def waiting(task: Any) -> tuple[Frames, bool]:
+    """The user's frames in which a suspended task waits, innermost first, and whether it waits for SQLAlchemy."""
+    found: list[tuple[CodeType, int]] = []
+    library = False
+    for frame in _suspended(task.get_coro()):
+        code = frame.f_code
+        if is_users(code.co_filename):
+            found.append((code, frame.f_lineno))
+            library = False
+        elif _SQLALCHEMY in code.co_filename:
+            library = True
+    return Frames(found[::-1], ""), library
+
+
+_SQLALCHEMY = f"{os.sep}sqlalchemy{os.sep}"
+
+
+def _suspended(awaited: Any) -> Iterator[FrameType]:
+    """The frames of a coroutine that waits, outermost first, as far as Python lets see."""
+    while awaited is not None:
+        for prefix in ("cr", "gi", "ag"):
+            frame = getattr(awaited, f"{prefix}_frame", None)
+            if frame is not None:
+                yield frame
+                awaited = getattr(awaited, "gi_yieldfrom" if prefix == "gi" else f"{prefix}_await", None)
+                break
+        else:
+            return
+
+
+def shown(path: str) -> str:
+    """The path for people: relative to the working directory where it lies below it."""
+    try:
+        return Path(path).resolve().relative_to(Path.cwd().resolve()).as_posix()
+    except (ValueError, OSError):
+        return path
+
+
+def _function(code: CodeType) -> str:
+    return getattr(code, "co_qualname", code.co_name).replace(".<locals>", "")

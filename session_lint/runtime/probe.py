@@ -1,0 +1,319 @@
+"""Watches every engine and session of this process through SQLAlchemy's events, and changes nothing.
+
+The one thing that has no event is the making of a session; `Session.__init__` is therefore wrapped, so that
+evidence can say where the session was opened and not only where it was first used.
+
+An exception in a hook never reaches the application: the first one is kept in `Probe.lost`, as one line.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import os
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+from sqlalchemy import event
+from sqlalchemy.engine import Engine
+from sqlalchemy.orm import Session
+from sqlalchemy.pool import Pool
+
+from session_lint.runtime.drivers import backend_pid, is_aborted, sqlstate
+from session_lint.runtime.observer import Observers
+from session_lint.runtime.places import here, waiting
+from session_lint.runtime.recording import ConnectionUse, Kind, Operation, Recording, SessionRecord, Sessions, Who
+
+_SHORT = 200
+
+CLOSING = frozenset({"close", "aclose", "__exit__", "__aexit__", "remove", "dispose"})
+"""The functions of SQLAlchemy that roll back without anybody's asking for it."""
+
+
+def whoever() -> Who:
+    """The task, or else the thread, that runs now."""
+    try:
+        task = asyncio.current_task()
+    except RuntimeError:
+        task = None
+    return Who(threading.get_ident(), task)
+
+
+def _guarded(hook: Callable[..., None]) -> Callable[..., None]:
+    @functools.wraps(hook)
+    def call(self: Probe, *arguments: Any) -> None:
+        try:
+            hook(self, *arguments)
+        except Exception as error:  # noqa: BLE001 - the application must not see it
+            if not self.lost:
+                self.lost = f"the shim lost {hook.__name__.lstrip('_')} events: {type(error).__name__}: {error}"
+
+    return call
+
+
+class Probe:
+    """Begins with `start()`; `recording` is what was seen since `begin()` was called last."""
+
+    def __init__(self, observers: Observers | None = None, *, ask: bool = False) -> None:
+        """ask: also ask the server which transaction each commit ends, at the price of a query."""
+        self.recording = Recording()
+        self.lost = ""
+        self.observers = observers or Observers()
+        self._ask = ask
+        self._sessions = Sessions()
+        self._uses: dict[int, ConnectionUse] = {}  # by the pool's record
+        self._by_proxy: dict[int, ConnectionUse] = {}
+
+    # ------------------------------------------------------------------------------------------- beginning and end
+
+    def start(self) -> None:
+        """Attach the hooks to all engines, pools and sessions, those that exist and those to come."""
+        hooks: dict[Any, str] = {
+            Pool: "checkout checkin detach reset invalidate",
+            Engine: "begin commit rollback savepoint release_savepoint rollback_savepoint "
+            "before_cursor_execute after_cursor_execute handle_error",
+            Session: "after_begin after_transaction_create after_transaction_end do_orm_execute pending_to_transient",
+        }
+        for target, names in hooks.items():
+            for name in names.split():
+                event.listen(target, name, _with_any_arguments(getattr(self, f"_{name}")))
+        self._wrap_init()
+        if hasattr(os, "register_at_fork"):
+            # The connections of a parent are not the child's to judge.
+            os.register_at_fork(after_in_child=self._forget)
+
+    def begin(self) -> Recording:
+        """Start a new recording. What is still checked out stays known and will not be blamed on the new one."""
+        self.recording = Recording()
+        return self.recording
+
+    def _forget(self) -> None:
+        self.recording = Recording()
+        self._uses.clear()
+        self._by_proxy.clear()
+
+    def _wrap_init(self) -> None:
+        plain: Any = Session.__init__
+
+        @functools.wraps(plain)
+        def init(session: Session, *arguments: Any, **named: Any) -> None:
+            plain(session, *arguments, **named)
+            self._made(session)
+
+        Session.__init__ = init  # type: ignore[assignment,method-assign,unused-ignore]
+
+    @_guarded
+    def _made(self, session: Session) -> None:
+        record = self._sessions.made(session, here(3))
+        record.recording = self.recording
+        self.recording.sessions.append(record)
+
+    # ------------------------------------------------------------------------------------------------------- pool
+
+    @_guarded
+    def _checkout(self, dbapi_connection: Any, record: Any, proxy: Any) -> None:
+        recording, who = self.recording, whoever()
+        use = ConnectionUse(len(recording.uses) + 1, here(4), who, proxy, record)
+        recording.uses.append(use)
+        self._uses[id(record)] = use
+        self._by_proxy[id(proxy)] = use
+        recording.add(Kind.CHECKOUT, use.opened, use, who)
+
+    @_guarded
+    def _checkin(self, dbapi_connection: Any, record: Any) -> None:
+        self._ended(record, Kind.CHECKIN)
+
+    @_guarded
+    def _detach(self, dbapi_connection: Any, record: Any) -> None:
+        self._ended(record, Kind.DETACH)
+
+    def _ended(self, record: Any, kind: Kind) -> None:
+        use = self._uses.pop(id(record), None)
+        if use is None:
+            return
+        self._by_proxy.pop(id(use.proxy), None)
+        self.recording.add(kind, here(5, 1), use, whoever())
+        use.outcome, use.seconds = kind, time.monotonic() - use.since
+        use.in_transaction = False
+        use.in_flight.clear()
+        use.proxy = use.pool_record = None
+
+    @_guarded
+    def _reset(self, dbapi_connection: Any, record: Any, *_: Any) -> None:
+        use = self._uses.get(id(record))
+        if use is not None:
+            self.recording.add(Kind.RESET, here(4, 1), use, whoever())
+            use.in_transaction = False
+
+    @_guarded
+    def _invalidate(self, dbapi_connection: Any, record: Any, exception: Any) -> None:
+        use = self._uses.get(id(record))
+        if use is not None:
+            operation = self.recording.add(Kind.INVALIDATE, here(4, 1), use, whoever())
+            operation.error = exception
+            use.in_flight.clear()
+
+    # ----------------------------------------------------------------------------------------------------- engine
+
+    def use_of(self, connection: Any) -> ConnectionUse | None:
+        """What is known of the connection that this Connection of SQLAlchemy works on."""
+        if connection.closed or connection.invalidated:
+            return None
+        use = self._by_proxy.get(id(connection.connection))
+        if use is not None and use.engine is None:
+            use.engine = connection.engine
+        return use
+
+    def _engine(self, kind: Kind, connection: Any) -> Operation | None:
+        use = self.use_of(connection)
+        return self.recording.add(kind, here(5), use, whoever()) if use is not None else None
+
+    @_guarded
+    def _begin(self, connection: Any) -> None:
+        operation = self._engine(Kind.BEGIN, connection)
+        if operation is not None and operation.use is not None:
+            operation.use.in_transaction = True
+            operation.use.aborted_by = None
+
+    @_guarded
+    def _commit(self, connection: Any) -> None:
+        operation = self._engine(Kind.COMMIT, connection)
+        if operation is None or operation.use is None:
+            return
+        use = operation.use
+        dbapi_connection = use.pool_record.dbapi_connection
+        operation.xid, use.xid = use.xid, ""
+        # An error that the server never saw aborts nothing. asyncpg can't tell, so the server is asked.
+        if use.aborted_by is not None and sqlstate(use.aborted_by.error) and is_aborted(dbapi_connection) is not False:
+            state = self.observers.of(use.engine).state(backend_pid(dbapi_connection))
+            if "aborted" in state or not state:
+                operation.aborted = True
+                self.recording.aborted_commits.append((operation, state))
+        use.in_transaction = False
+        self._watch_wait(use, operation.who)
+
+    @_guarded
+    def _rollback(self, connection: Any) -> None:
+        operation = self._engine(Kind.ROLLBACK, connection)
+        if operation is not None and operation.use is not None:
+            operation.use.in_transaction = False
+            operation.use.aborted_by = None
+
+    @_guarded
+    def _savepoint(self, connection: Any, name: Any) -> None:
+        self._engine(Kind.SAVEPOINT, connection)
+
+    @_guarded
+    def _release_savepoint(self, connection: Any, *_: Any) -> None:
+        self._engine(Kind.RELEASE, connection)
+
+    @_guarded
+    def _rollback_savepoint(self, connection: Any, *_: Any) -> None:
+        operation = self._engine(Kind.ROLLBACK_TO, connection)
+        if operation is not None and operation.use is not None:
+            operation.use.aborted_by = None
+
+    @_guarded
+    def _before_cursor_execute(self, connection: Any, cursor: Any, statement: str, *_: Any) -> None:
+        use = self.use_of(connection)
+        if use is None:
+            return
+        who = whoever()
+        operation = self.recording.add(Kind.STATEMENT, here(4), use, who, statement[:_SHORT])
+        for other, running in tuple(use.in_flight.items()):
+            if other != who and not other.gone:
+                self.recording.overlaps.append((running, operation))
+        use.in_flight[who] = operation
+
+    @_guarded
+    def _after_cursor_execute(self, connection: Any, *_: Any) -> None:
+        use = self.use_of(connection)
+        if use is not None:
+            who = whoever()
+            operation = use.in_flight.pop(who, None)
+            if self._ask and not use.xid and operation is not None and operation.writes:
+                use.xid = self.observers.of(use.engine).xid(backend_pid(use.pool_record.dbapi_connection))
+            self._watch_wait(use, who)
+
+    @_guarded
+    def _handle_error(self, context: Any) -> None:
+        connection = context.connection
+        if connection is None:
+            return
+        use = self.use_of(connection)
+        if use is None or not use.operations:
+            return
+        operation = use.in_flight.pop(whoever(), None) or use.operations[-1]
+        operation.error = context.original_exception
+        if operation.kind is Kind.STATEMENT:
+            use.aborted_by = operation
+
+    # -------------------------------------------------------------------------------------------------- sessions
+
+    @_guarded
+    def _after_begin(self, session: Any, transaction: Any, connection: Any) -> None:
+        use = self.use_of(connection)
+        if use is None:
+            return
+        record = self._known(session)
+        if use.session is None:
+            use.session = record
+            record.operations.extend(use.operations)
+
+    @_guarded
+    def _after_transaction_create(self, session: Any, transaction: Any) -> None:
+        record = self._known(session)
+        record.session = session
+
+    @_guarded
+    def _after_transaction_end(self, session: Any, transaction: Any) -> None:
+        if transaction.parent is None:
+            self._known(session).session = None
+
+    @_guarded
+    def _do_orm_execute(self, state: Any) -> None:
+        session = state.session
+        if not session.is_active:
+            self.recording.dead_uses.append((self._known(session), here(4)))
+
+    @_guarded
+    def _pending_to_transient(self, session: Any, instance: Any) -> None:
+        frames = here(4)
+        if frames.through in CLOSING:
+            self._known(session).unflushed.append(frames)
+
+    def _known(self, session: Any) -> SessionRecord:
+        record = self._sessions.of(session)
+        if record.recording is not self.recording:
+            # A session that lives longer than a recording: what it did before is not this one's.
+            record.recording, record.operations, record.unflushed = self.recording, [], []
+            self.recording.sessions.append(record)
+        return record
+
+    # -------------------------------------------------------------------------------------- waits of asyncio tasks
+
+    def _watch_wait(self, use: ConnectionUse, who: Who) -> None:
+        """See, at the loop's next turn, whether the task waits for something else with the connection in its hands."""
+        task = who.task
+        if task is not None:
+            task.get_loop().call_soon(self._waits, use, who, use.serial)
+
+    @_guarded
+    def _waits(self, use: ConnectionUse, who: Who, serial: int) -> None:
+        if not use.out or use.serial != serial or who.gone:
+            return
+        frames, for_database = waiting(who.task)
+        if not for_database and frames.first is not None:
+            operation = self.recording.add(Kind.WAIT, frames, use, who)
+            self.recording.wait(operation)
+            self.waited(operation)
+
+    def waited(self, operation: Operation) -> None:
+        """A task waits with a connection checked out. For faults to act on."""
+
+
+def _with_any_arguments(hook: Callable[..., None]) -> Callable[..., None]:
+    """SQLAlchemy looks at a listener's parameters to see which version it was written for: `*_` takes the newest."""
+    return lambda *arguments: hook(*arguments)  # noqa: PLW0108 - the parameters are the point

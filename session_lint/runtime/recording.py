@@ -1,0 +1,187 @@
+"""What the probe has seen: sessions, connections in use, and the operations in their order."""
+
+from __future__ import annotations
+
+import enum
+import threading
+import time
+import weakref
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from session_lint.runtime.places import NOWHERE, Frames
+
+
+class Kind(str, enum.Enum):
+    """What an operation is, in SQLAlchemy's and PostgreSQL's words."""
+
+    CHECKOUT = "checkout"
+    BEGIN = "begin"
+    STATEMENT = "statement"
+    SAVEPOINT = "savepoint"
+    RELEASE = "release savepoint"
+    ROLLBACK_TO = "rollback to savepoint"
+    COMMIT = "commit"
+    ROLLBACK = "rollback"
+    RESET = "reset"
+    CHECKIN = "checkin"
+    DETACH = "detach"
+    INVALIDATE = "invalidate"
+    WAIT = "wait"
+    """The task waits for something that is not the database, with a connection checked out."""
+
+
+@dataclass(frozen=True, slots=True)
+class Who:
+    """The thread and, in asyncio, the task that did something."""
+
+    thread: int
+    task: Any = None
+
+    @property
+    def gone(self) -> bool:
+        return bool(self.task is not None and self.task.done())
+
+
+@dataclass(slots=True, eq=False)
+class Operation:
+    """One thing that happened. error: the exception that it ended with, if it is known to have failed."""
+
+    number: int
+    kind: Kind
+    frames: Frames
+    use: ConnectionUse | None
+    who: Who
+    text: str = ""
+    error: BaseException | None = None
+    xid: str = ""
+    aborted: bool = False
+    seconds: float = 0.0
+
+    @property
+    def session(self) -> SessionRecord | None:
+        return self.use.session if self.use else None
+
+    @property
+    def writes(self) -> bool:
+        """Whether it is a statement that changes rows."""
+        return self.kind is Kind.STATEMENT and self.text.lstrip(" (\n").upper().startswith(_WRITES)
+
+
+_WRITES = ("INSERT", "UPDATE", "DELETE", "MERGE", "COPY")
+
+
+@dataclass(slots=True, eq=False)
+class SessionRecord:
+    """One session. opened: where it was made; NOWHERE if that was before the probe looked."""
+
+    number: int
+    opened: Frames
+    kind: str
+    session: Any = None
+    """Held strongly while it is in a transaction: what it leaves behind is judged before any garbage collection."""
+    recording: Recording | None = None
+    unflushed: list[Frames] = field(default_factory=list)
+    """Where objects that were added were thrown away before anything was written."""
+    operations: list[Operation] = field(default_factory=list)
+
+
+@dataclass(slots=True, eq=False)
+class ConnectionUse:
+    """A connection between its checkout and its return to the pool."""
+
+    number: int
+    opened: Frames
+    who: Who
+    proxy: Any
+    pool_record: Any
+    session: SessionRecord | None = None
+    engine: Any = None
+    outcome: Kind | None = None
+    since: float = field(default_factory=time.monotonic)
+    seconds: float = 0.0
+    in_transaction: bool = False
+    xid: str = ""
+    aborted_by: Operation | None = None
+    in_flight: dict[Who, Operation] = field(default_factory=dict)
+    waiting: tuple[Operation, float] | None = None
+    operations: list[Operation] = field(default_factory=list)
+    serial: int = 0
+
+    @property
+    def out(self) -> bool:
+        """Whether the pool still misses it."""
+        return self.outcome is None
+
+
+class Recording:
+    """Everything of one run. Safe to write to from several threads."""
+
+    def __init__(self) -> None:
+        self.operations: list[Operation] = []
+        self.uses: list[ConnectionUse] = []
+        self.sessions: list[SessionRecord] = []
+        self.overlaps: list[tuple[Operation, Operation]] = []
+        self.dead_uses: list[tuple[SessionRecord, Frames]] = []
+        self.waits: list[Operation] = []
+        self.aborted_commits: list[tuple[Operation, str]] = []
+        self._lock = threading.Lock()
+
+    def add(self, kind: Kind, frames: Frames, use: ConnectionUse | None, who: Who, text: str = "") -> Operation:
+        with self._lock:
+            operation = Operation(len(self.operations), kind, frames, use, who, text)
+            self.operations.append(operation)
+        if use is not None:
+            use.serial += 1
+            if use.waiting is not None:
+                waiting, since = use.waiting
+                waiting.seconds, use.waiting = time.monotonic() - since, None
+            use.operations.append(operation)
+            if use.session is not None:
+                use.session.operations.append(operation)
+        return operation
+
+    def wait(self, operation: Operation) -> None:
+        """From now until the next operation on its connection, a task waits for something else."""
+        self.waits.append(operation)
+        if operation.use is not None:
+            operation.use.waiting = operation, time.monotonic()
+
+    def frames(self) -> Iterator[Frames]:
+        """Every moment at which the user's code was seen."""
+        for session in self.sessions:
+            yield session.opened
+        for use in self.uses:
+            yield use.opened
+        for operation in self.operations:
+            yield operation.frames
+
+    @property
+    def out(self) -> list[ConnectionUse]:
+        return [use for use in self.uses if use.out]
+
+    def release(self) -> None:
+        """Let go of all that was held strongly. What was found out about it stays."""
+        for use in self.uses:
+            use.proxy = use.pool_record = use.aborted_by = None
+            use.in_flight.clear()
+        for session in self.sessions:
+            session.session = None
+
+
+class Sessions:
+    """Which record belongs to which session; a session that nobody holds any more is forgotten."""
+
+    def __init__(self) -> None:
+        self._records: weakref.WeakKeyDictionary[Any, SessionRecord] = weakref.WeakKeyDictionary()
+        self._count = 0
+
+    def made(self, session: Any, opened: Frames) -> SessionRecord:
+        self._count += 1
+        record = SessionRecord(self._count, opened, type(session).__name__)
+        self._records[session] = record
+        return record
+
+    def of(self, session: Any) -> SessionRecord:
+        return self._records.get(session) or self.made(session, NOWHERE)

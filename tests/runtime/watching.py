@@ -1,0 +1,109 @@
+"""Small programs with and without bugs, run under the probe on a real PostgreSQL."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import inspect
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import ForeignKey, String, create_engine
+from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from session_lint.runtime.evidence import Evidence, Oracle
+from session_lint.runtime.oracles import Case, judge
+from session_lint.runtime.postgres import Database
+from session_lint.runtime.probe import Probe
+from session_lint.runtime.recording import Recording
+
+
+class Base(DeclarativeBase):
+    pass
+
+
+class User(Base):
+    __tablename__ = "users"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(String(50), unique=True)
+
+
+class Order(Base):
+    __tablename__ = "orders"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    user_id: Mapped[int] = mapped_column(ForeignKey("users.id", deferrable=True, initially="DEFERRED"))
+
+
+Program = Callable[[Any], Any]
+
+
+@dataclass
+class Watched:
+    """What one run showed."""
+
+    recording: Recording
+    evidence: list[Evidence]
+    error: BaseException | None
+
+    @property
+    def oracles(self) -> set[Oracle]:
+        return {evidence.oracle for evidence in self.evidence}
+
+    @property
+    def kinds(self) -> list[str]:
+        return [operation.kind.value for operation in self.recording.operations]
+
+    def of(self, oracle: Oracle) -> Evidence:
+        (evidence,) = [each for each in self.evidence if each.oracle is oracle]
+        return evidence
+
+
+def watch(probe: Probe, program: Program, database: Database, driver: str) -> Watched:
+    """Run the program with an engine of its own and judge what it leaves behind."""
+    with database.connect() as connection:
+        connection.query("TRUNCATE users, orders")
+    recording = probe.begin()
+    error: BaseException | None = None
+    evidence: list[Evidence] = []
+
+    async def main() -> None:
+        nonlocal error
+        engine = create_async_engine(database.url(driver))
+        try:
+            await program(engine)
+        except Exception as raised:  # noqa: BLE001 - an outcome like others
+            error = raised
+        evidence.extend(judge(Case(recording, probe.observers, error)))
+
+    try:
+        if inspect.iscoroutinefunction(program):
+            asyncio.run(main())
+        else:
+            engine = create_engine(database.url(driver))
+            try:
+                program(engine)
+            except Exception as raised:  # noqa: BLE001
+                error = raised
+            evidence.extend(judge(Case(recording, probe.observers, error)))
+        return Watched(recording, evidence, error)
+    finally:
+        recording.release()
+        probe.observers.close()
+
+
+def without_garbage_collection() -> Iterator[None]:
+    """What is left behind must not go away because the collector happens to run, nor a later test pay for it."""
+    gc.disable()
+    yield
+    gc.enable()
+    gc.collect()
+
+
+def create_tables(database: Database) -> None:
+    engine = create_engine(database.url("psycopg"))
+    Base.metadata.create_all(engine)
+    engine.dispose()
