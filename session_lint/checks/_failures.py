@@ -9,9 +9,10 @@ from session_lint.checks.context import Context
 from session_lint.findings import Confidence
 from session_lint.flow import errors, result
 from session_lint.flow.result import Event, Exit, FunctionFlow, SessionInfo
-from session_lint.flow.state import BROKEN, CUT, OPEN
+from session_lint.flow.state import OPEN
 from session_lint.flow.values import Path
 from session_lint.project import ownership
+from session_lint.project.call_graph import open_ways
 
 _HANDED = (result.PARAMETER, result.INJECTED)
 
@@ -37,21 +38,16 @@ def failures(context: Context, flow: FunctionFlow) -> list[Failure]:
     for info in flow.sessions.values():
         if info.origin in (result.LOCAL, result.PROVIDED, result.ITERATED):
             continue
-        open_ways = [way for way in flow.exits if way.error is not None and _left_open(way, info)]
-        if not open_ways:
+        ways = open_ways(flow, info.identity)
+        if not ways:
             continue
-        ordinary = [way for way in open_ways if way.error is not None and way.error.kind != errors.CANCELLED]
+        ordinary = [way for way in ways if way.error is not None and way.error.kind != errors.CANCELLED]
         commit = _first_commit(flow, info)
-        waiting = [way for way in open_ways if way.state.sessions[info.identity].transaction == OPEN]
-        way = _telling(ordinary or waiting or open_ways, commit)
-        owner = ownership.owner_of(context.project, flow, info)
+        waiting = [way for way in ways if way.state.sessions[info.identity].transaction == OPEN]
+        way = _telling(ordinary or waiting or ways, commit)
+        owner = context.project.ownership.of(flow, info)
         found.append(Failure(info, way, not ordinary, commit, owner))
     return found
-
-
-def _left_open(way: Exit, info: SessionInfo) -> bool:
-    session = way.state.sessions.get(info.identity)
-    return session is not None and session.touched and session.transaction in (OPEN, CUT, *BROKEN)
 
 
 def _first_commit(flow: FunctionFlow, info: SessionInfo) -> Event | None:
@@ -86,14 +82,7 @@ def is_delegating(flow: FunctionFlow, identity: Path) -> bool:
     handings = [handing for handing in flow.calls if identity in handing.identities]
     if identity in flow.direct or len(handings) != 1:
         return False
-    places = {
-        way.error.place
-        for way in flow.exits
-        if way.error is not None
-        and identity in way.state.sessions
-        and way.state.sessions[identity].transaction in (OPEN, CUT, *BROKEN)
-        and way.state.sessions[identity].touched
-    }
+    places = {way.error.place for way in open_ways(flow, identity) if way.error is not None}
     return places <= {handings[0].place}
 
 

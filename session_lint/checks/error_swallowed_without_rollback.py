@@ -80,7 +80,7 @@ def _left_behind(context: Context, flow: FunctionFlow, told: set[tuple[str, ...]
 def _judge_left(
     context: Context, flow: FunctionFlow, info: SessionInfo, session: SessionState, way: Exit
 ) -> Iterator[Finding]:
-    owner = ownership.owner_of(context.project, flow, info)
+    owner = context.project.ownership.of(flow, info)
     if owner.verdict == ownership.CLEANED and not owner.commits and not context.local:
         return
     doubt = owner.confidence

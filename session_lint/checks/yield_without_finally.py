@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from session_lint.checks import rule
 from session_lint.checks.context import Context, certainty, history
-from session_lint.findings import Confidence, Finding, Severity
+from session_lint.findings import Confidence, Finding, Severity, Step
 from session_lint.flow import errors, result
 from session_lint.flow.effects import leaks
 from session_lint.flow.result import Event, Exit, FunctionFlow
@@ -60,10 +60,8 @@ def _exposed(flow: FunctionFlow, event: Event) -> Exit | None:
 def _finding(context: Context, flow: FunctionFlow, event: Event, way: Exit) -> Finding:
     info = flow.sessions[event.identity]
     function = flow.reference.function
-    affects = [
-        context.affected(reference, message)
-        for reference, message in context.project.call_graph.users_of(flow.reference)
-    ]
+    users = context.project.call_graph.users_of(flow.reference)
+    affects = [context.affected(reference, exposure.message) for reference, exposure in users]
     only_cancelled = way.error is not None and way.error.kind in (errors.CANCELLED, errors.ABANDONED)
     what = "is cancelled" if only_cancelled else "raises or is cancelled"
     message = (
@@ -75,4 +73,10 @@ def _finding(context: Context, flow: FunctionFlow, event: Event, way: Exit) -> F
     session = way.state.sessions[event.identity]
     end = Mark(event.place, f"an exception of the user leaves {function.name} here")
     confidence = certainty(info, Confidence.LIKELY if info.origin != result.LOCAL else Confidence.CERTAIN)
-    return context.finding(flow, event.place, message, confidence, [*history(session, "opened"), end], affects)
+    trail: list[Mark | Step] = [*history(session, "opened")]
+    for reference, exposure in users[:1]:
+        module, place = exposure.reference.module, exposure.place
+        trail.append(Step(module.path, place[0], place[1], f"{exposure.text} may fail here"))
+        start = reference.function.place
+        trail.append(Step(reference.module.path, start[0], start[1], f"the exception leaves {reference.function.name}"))
+    return context.finding(flow, event.place, message, confidence, [*trail, end], affects)

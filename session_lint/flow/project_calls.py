@@ -73,9 +73,8 @@ class ProjectCalls(ForeignCalls):
                 return [(state, Manager("provider", callee.receiver, reference, (), node.place, bindings))]
             return [(state, Generator(reference, node.place))]
         label = call_text(node)
-        touched = [value.identity for _, value in bindings if isinstance(value, Session)]
-        if touched:
-            self.flow.calls.append(result.Handing(reference, node.place, tuple(touched)))
+        handed = self._handed(callee, bindings, state)
+        touched = [identity for (name, *rest), identity in handed.items() if not rest]
         if function.is_async and purpose in ("dropped", "attribute"):
             identity = touched[0] if touched else None
             if identity is None and isinstance(callee.receiver, Instance):
@@ -83,8 +82,11 @@ class ProjectCalls(ForeignCalls):
             return [(state, Coroutine(None, label, node.place, identity) if identity is not None else None)]
         contract = self.project.contract(reference)
         if contract is None:
+            self._note_handing(reference, node.place, handed)
             return self.unknown_call(node, arguments, state, outcome, label, False)
         self.cancellation_known = function.is_async
+        state, roots = self._roots(contract, dict(bindings), callee.receiver, state, node.place)
+        self._note_handing(reference, node.place, {**handed, **roots})
         given: Path | None = None
         if contract.returned is not None:
             root = contract.returned.identity
@@ -93,7 +95,7 @@ class ProjectCalls(ForeignCalls):
         for value in unknown:
             if isinstance(value, Session):
                 state = self.lend(value, node, label, False, state, outcome)
-        returned = self.apply_contract(contract, dict(bindings), callee.receiver, node.place, label, state, outcome)
+        returned = self._apply_contract(contract, roots, node.place, label, state, outcome)
         for value in unknown:
             if not isinstance(value, Session):
                 returned = [self._lend_indirectly(value, node, label, after) for after in returned]
@@ -177,22 +179,45 @@ class ProjectCalls(ForeignCalls):
 
     # ------------------------------------------------------------------------------------------- contracts
 
-    def apply_contract(
+    def _handed(self, callee: Function, bindings: tuple[tuple[str, Value], ...], state: State) -> dict[Path, Path]:
+        """The sessions that a callee is given, or finds in its object: its path of each, and ours."""
+        handed = {(name,): value.identity for name, value in bindings if isinstance(value, Session)}
+        receiver = callee.receiver
+        if isinstance(receiver, Instance) and callee.reference.function.parameters:
+            me = callee.reference.function.parameters[0].name
+            handed.update({(me, field): held.identity for field, held in receiver.fields if isinstance(held, Session)})
+            for identity in state.sessions if receiver.path else ():
+                if identity[: len(receiver.path)] == receiver.path:
+                    handed[(me, *identity[len(receiver.path) :])] = identity
+        return handed
+
+    def _note_handing(self, callee: FunctionRef, place: ir.Place, handed: dict[Path, Path]) -> None:
+        if handed:
+            handing = result.Handing(callee, place, tuple(sorted(handed.items())))
+            if handing not in self.flow.calls:
+                self.flow.calls.append(handing)
+
+    def _roots(
+        self, contract: Contract, bindings: dict[str, Value], receiver: Value, state: State, place: ir.Place
+    ) -> tuple[State, dict[Path, Path]]:
+        """Our session behind each of the callee's roots."""
+        identities: dict[Path, Path] = {}
+        for root in contract.roots:
+            state, identity = self._root(root, contract, bindings, receiver, state, place)
+            if identity is not None and identity in state.sessions:
+                identities[root] = identity
+        return state, identities
+
+    def _apply_contract(
         self,
         contract: Contract,
-        bindings: dict[str, Value],
-        receiver: Value,
+        identities: dict[Path, Path],
         place: ir.Place,
         label: str,
         state: State,
         outcome: Outcome,
     ) -> list[State]:
         """The states after a call that returns; its failures go to the outcome."""
-        identities: dict[Path, Path] = {}
-        for root in contract.roots:
-            state, identity = self._root(root, contract, bindings, receiver, state, place)
-            if identity is not None and identity in state.sessions:
-                identities[root] = identity
         for root in contract.first_uses:
             if root in identities:
                 identity = identities[root]
@@ -280,6 +305,9 @@ class ProjectCalls(ForeignCalls):
         inner_outcome = Outcome()
         nested.run_block(function.body, States([inner]), inner_outcome)
         self.flow.events.extend([event for event in nested.flow.events if event not in self.flow.events])
+        self.flow.calls.extend([handing for handing in nested.flow.calls if handing not in self.flow.calls])
+        self.flow.direct |= nested.flow.direct
+        self.flow.first_uses |= nested.flow.first_uses
 
         def back(after: State) -> State:
             return State(state.variables, after.sessions, after.thrown)

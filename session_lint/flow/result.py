@@ -83,11 +83,15 @@ CLOSED_BY_HAND = "close()"
 
 
 class Handing(NamedTuple):
-    """A call that hands sessions to a function of the project."""
+    """A call that hands sessions to a function of the project. given: its path of each, and ours."""
 
     callee: FunctionRef
     place: ir.Place
-    identities: tuple[Path, ...]
+    given: tuple[tuple[Path, Path], ...]
+
+    @property
+    def identities(self) -> tuple[Path, ...]:
+        return tuple([identity for _, identity in self.given])
 
 
 class Exit(NamedTuple):

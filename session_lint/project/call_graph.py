@@ -2,19 +2,42 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, NamedTuple
 
-from session_lint.flow.result import COMMITTED, INJECTED, PARAMETER, FunctionFlow, SessionInfo
-from session_lint.flow.state import BROKEN, OPEN
-from session_lint.flow.values import (
-    Path,
-)
-from session_lint.project.modules import (
-    FunctionRef,
-)
+from session_lint import ir
+from session_lint.flow.result import COMMITTED, INJECTED, PARAMETER, Exit, FunctionFlow, SessionInfo
+from session_lint.flow.state import BROKEN, CUT, OPEN
+from session_lint.flow.values import Path
+from session_lint.project.modules import ClassRef, FunctionRef
 
 if TYPE_CHECKING:
     from session_lint.project.link import Project
+
+_MAX_DEPTH = 6
+"""How many calls deep the place where something fails is looked for: enough for a trail that can be followed."""
+
+
+class Caller(NamedTuple):
+    """A call that hands a session on. identity: the session under the caller's name for it. place: the call."""
+
+    reference: FunctionRef
+    identity: Path
+    place: ir.Place
+
+
+class Exposure(NamedTuple):
+    """What may leave a session in a transaction. reference: the function in which it stands. path: from there up."""
+
+    reference: FunctionRef
+    place: ir.Place
+    text: str
+    through: tuple[str, ...] = ()
+
+    @property
+    def message(self) -> str:
+        """In words that fit into a list of affected functions."""
+        return f"{self.text} may fail" + (f" (in {' → '.join(self.through)})" if self.through else "")
 
 
 class CallGraph:
@@ -22,27 +45,54 @@ class CallGraph:
 
     def __init__(self, project: Project) -> None:
         self._project = project
-        self._callers: dict[int, list[tuple[FunctionRef, Path]]] | None = None
-        self._users: dict[int, list[tuple[FunctionRef, str]]] | None = None
+        self._callers: dict[int, list[tuple[Path, Caller]]] | None = None
+        self._users: dict[int, list[tuple[FunctionRef, Exposure]]] | None = None
         self._begun: set[int] | None = None
         self._parts: dict[int, bool] = {}
 
-    def callers(self, reference: FunctionRef) -> list[tuple[FunctionRef, Path]]:
-        """The functions that call this one and pass it a session, and how they know that session."""
-        if self._callers is None:
-            self._callers = {}
-            for flow in self._project.all_flows():
-                for handing in flow.calls:
-                    for identity in handing.identities:
-                        self._callers.setdefault(id(handing.callee.function), []).append((flow.reference, identity))
-        return self._callers.get(id(reference.function), [])
+    # --------------------------------------------------------------------------------------------- callers
 
-    def works_with(self, caller: FunctionRef, identity: Path) -> bool:
+    def callers(self, reference: FunctionRef, root: Path | None = None) -> list[Caller]:
+        """The calls of a function that pass it a session. root: only the session that it knows by this path.
+
+        A method that overrides one is called by whoever calls that one.
+        """
+        if self._callers is None:
+            self._callers = self._find_callers()
+        found = self._callers.get(id(reference.function), [])
+        for overridden in self._overridden(reference):
+            found = found + self._callers.get(id(overridden.function), [])
+        return [caller for given, caller in found if root is None or given == root]
+
+    def _find_callers(self) -> dict[int, list[tuple[Path, Caller]]]:
+        callers: dict[int, list[tuple[Path, Caller]]] = {}
+        for flow in self._project.all_flows():
+            for handing in flow.calls:
+                known = callers.setdefault(id(handing.callee.function), [])
+                known += [(root, Caller(flow.reference, identity, handing.place)) for root, identity in handing.given]
+        return callers
+
+    def _overridden(self, reference: FunctionRef) -> Iterator[FunctionRef]:
+        module, function = reference
+        definition = module.classes.get(function.owner or "")
+        if definition is None or function.name == "__init__":
+            return
+        for symbol in self._project.table.ancestors(ClassRef(module, definition)):
+            if isinstance(symbol, ClassRef) and symbol.definition is not definition:
+                method = symbol.module.functions.get(f"{symbol.definition.qualname}.{function.name}")
+                if method is not None:
+                    yield FunctionRef(symbol.module, method)
+
+    # ------------------------------------------------------------------------------------ units of work
+
+    def works_with(self, caller: Caller) -> bool:
         """Whether a caller does more with its session than passing it on once."""
-        flow = self._project.flow(caller)
-        if flow is None or flow.sessions[identity].origin not in (PARAMETER, INJECTED):
+        flow = self._project.flow(caller.reference)
+        if flow is None or flow.sessions[caller.identity].origin not in (PARAMETER, INJECTED):
             return True
-        return identity in flow.direct or sum([identity in handing.identities for handing in flow.calls]) > 1
+        return (
+            caller.identity in flow.direct or sum([caller.identity in handing.identities for handing in flow.calls]) > 1
+        )
 
     def takes_part(self, reference: FunctionRef) -> bool:
         """Whether the function is only a part of its callers' unit of work: they all do more with the session."""
@@ -51,22 +101,47 @@ class CallGraph:
             self._parts[key] = True  # a cycle alone makes nobody responsible
             callers = self.callers(reference)
             self._parts[key] = bool(callers) and all(
-                [self.works_with(caller, identity) or self.takes_part(caller) for caller, identity in callers]
+                [self.works_with(caller) or self.takes_part(caller.reference) for caller in callers]
             )
         return self._parts[key]
 
-    def users_of(self, provider: FunctionRef) -> list[tuple[FunctionRef, str]]:
+    # ------------------------------------------------------------------------------------------- providers
+
+    def users_of(self, provider: FunctionRef) -> list[tuple[FunctionRef, Exposure]]:
         """The functions that work with a provider's session, and what may fail in each."""
         if self._users is None:
             self._users = {}
             for flow in self._project.all_flows():
                 for info in flow.sessions.values():
                     if info.provider is not None:
-                        reason = _exposure(flow, info.identity)
-                        if reason:
-                            self._users.setdefault(id(info.provider.function), []).append((flow.reference, reason))
+                        exposure = self._exposure(flow, info.identity, _MAX_DEPTH)
+                        if exposure is not None:
+                            users = self._users.setdefault(id(info.provider.function), [])
+                            users.append((flow.reference, exposure))
         found = self._users.get(id(provider.function), [])
         return sorted(found, key=lambda pair: (pair[0].module.path, pair[0].function.place))
+
+    def _exposure(self, flow: FunctionFlow, identity: Path, depth: int) -> Exposure | None:
+        """What in a function may leave its session in a transaction, down to the operation itself."""
+        # Cancelled inside the session's own statement, the connection is gone: nothing stays behind.
+        ways = [way for way in open_ways(flow, identity) if way.state.sessions[identity].transaction != CUT]
+        if not ways:
+            return None
+        commits = {event.place for event in flow.events if event.kind == COMMITTED and event.identity == identity}
+        telling = [way for way in ways if way.error is not None and way.error.place in commits] or ways
+        error = min([way.error for way in telling if way.error is not None], key=lambda error: error.place)
+        handing = next((handing for handing in flow.calls if handing.place == error.place), None)
+        inner = next((root for root, given in handing.given if given == identity), None) if handing else None
+        if handing is not None and inner is not None and depth > 0:
+            callee = self._project.flow(handing.callee)
+            deeper = (
+                self._exposure(callee, inner, depth - 1) if callee is not None and inner in callee.sessions else None
+            )
+            if deeper is not None:
+                return deeper._replace(through=(handing.callee.function.qualname, *deeper.through))
+        return Exposure(flow.reference, error.place, error.text)
+
+    # ---------------------------------------------------------------------------------------------- begin()
 
     def is_begun_by_callers(self, reference: FunctionRef) -> bool:
         """Whether somebody calls the function with a session that was handed out inside a begin() block."""
@@ -98,19 +173,12 @@ class CallGraph:
         return info.origin == PARAMETER and id(flow.reference.function) in begun
 
 
-def _exposure(flow: FunctionFlow, identity: Path) -> str:
-    """What in a function may leave its session in a transaction; empty if nothing does."""
-    ways = [
-        way
-        for way in flow.exits
-        if way.error is not None
-        and identity in way.state.sessions
-        and way.state.sessions[identity].transaction in (OPEN, *BROKEN)
-        and way.state.sessions[identity].touched
-    ]
-    if not ways:
-        return ""
-    commits = {event.place for event in flow.events if event.kind == COMMITTED and event.identity == identity}
-    telling = [way for way in ways if way.error is not None and way.error.place in commits] or ways
-    error = min([way.error for way in telling if way.error is not None], key=lambda error: error.place)
-    return f"{error.text} may fail"
+def open_ways(flow: FunctionFlow, identity: Path) -> list[Exit]:
+    """The failing ways out on which a function leaves a session in a transaction that it has touched."""
+    return [way for way in flow.exits if way.error is not None and leaves_open(way, identity)]
+
+
+def leaves_open(way: Exit, identity: Path) -> bool:
+    """Whether a session is in a transaction, intact or not, on a way out."""
+    session = way.state.sessions.get(identity)
+    return session is not None and session.touched and session.transaction in (OPEN, CUT, *BROKEN)

@@ -20,6 +20,7 @@ from session_lint.project import shapes
 from session_lint.project.call_graph import CallGraph
 from session_lint.project.constructors import Constructors
 from session_lint.project.modules import ClassRef, External, FunctionRef, Module, SymbolTable
+from session_lint.project.ownership import Ownership
 from session_lint.project.provider import UNSEEN, Provider, provider_of
 from session_lint.project.sqlalchemy_names import weaker
 from session_lint.project.statics import Statics
@@ -43,6 +44,7 @@ class Project:
         self.statics = Statics(self.table, settings)
         self.constructors = Constructors(self.table)
         self.call_graph = CallGraph(self)
+        self.ownership = Ownership(self)
         self._flows: dict[int, FunctionFlow | None] = {}
         self._contracts: dict[int, Contract] = {}
         self._providers: dict[int, Provider] = {}

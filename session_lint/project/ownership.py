@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from session_lint.findings import Confidence
 from session_lint.flow import result
 from session_lint.flow.result import FunctionFlow, SessionInfo
-from session_lint.flow.values import Instance
-from session_lint.project.link import Project
+from session_lint.flow.values import Instance, Path
+from session_lint.project.call_graph import Caller, open_ways
 from session_lint.project.modules import ClassRef, FunctionRef
 
+if TYPE_CHECKING:
+    from session_lint.project.link import Project
+
 CLEANED = "cleaned"  # the owner rolls back or closes on every way out
-EXPOSED = "exposed"  # the owner does not: its own finding (SES202) tells
+EXPOSED = "exposed"  # the owner does not, and the finding is its own
 KEPT = "kept"  # the session outlives the call and nobody cleans it
 UNKNOWN = "unknown"
 
@@ -27,51 +30,101 @@ class Owner(NamedTuple):
     provider: FunctionRef | None = None
 
 
-def owner_of(project: Project, flow: FunctionFlow, info: SessionInfo) -> Owner:
-    """Judge the owner of one of a function's sessions."""
-    if info.origin == result.SHARED or _is_kept(project, flow, info):
-        if _is_cleaned_somewhere(project, flow, info):
-            return Owner(UNKNOWN, f"{info.name} is rolled back or closed elsewhere", Confidence.POSSIBLE)
-        return Owner(KEPT, f"{info.name} lives as long as the process", Confidence.LIKELY)
-    if info.origin == result.AMBIENT:
-        if info.framework == "flask":
-            return Owner(CLEANED, "Flask-SQLAlchemy removes its session after every request", Confidence.LIKELY)
-        if info.framework == "pyramid":
-            return Owner(CLEANED, "the transaction manager ends it with the request", Confidence.LIKELY, commits=True)
-        return Owner(UNKNOWN, "a scoped session is removed by whoever ends its scope", Confidence.POSSIBLE)
-    if info.origin == result.INJECTED and info.provider is not None:
-        provider = project.provider(info.provider)
-        name = info.provider.function.qualname
+_NOBODY = Owner(UNKNOWN, "who owns it can't be seen", Confidence.POSSIBLE)
+_BADNESS = {CLEANED: 0, KEPT: 1, EXPOSED: 1, UNKNOWN: 2}
+_FRAMEWORKS = {
+    "flask": Owner(CLEANED, "Flask-SQLAlchemy removes its session after every request", Confidence.LIKELY),
+    "pyramid": Owner(CLEANED, "the transaction manager ends it with the request", Confidence.LIKELY, commits=True),
+}
+
+
+class Ownership:
+    """Judges the owners of sessions, along the callers to the roots. Answers are kept."""
+
+    def __init__(self, project: Project) -> None:
+        self._project = project
+        self._owners: dict[tuple[int, Path], Owner] = {}
+
+    def of(self, flow: FunctionFlow, info: SessionInfo) -> Owner:
+        """Who finishes one of a function's sessions when the function fails."""
+        key = (id(flow.reference.function), info.identity)
+        if key not in self._owners:
+            # Who calls only itself is called by nobody.
+            self._owners[key] = Owner(CLEANED, "its callers end it", Confidence.CERTAIN)
+            self._owners[key] = self._judge(flow, info)
+        return self._owners[key]
+
+    def _judge(self, flow: FunctionFlow, info: SessionInfo) -> Owner:
+        if info.origin == result.SHARED or self._is_kept(flow, info):
+            if self._is_cleaned_somewhere(flow, info):
+                return Owner(UNKNOWN, f"{info.name} is rolled back or closed elsewhere", Confidence.POSSIBLE)
+            return Owner(KEPT, f"{info.name} lives as long as the process", Confidence.LIKELY)
+        if info.origin == result.AMBIENT and info.framework:
+            return _FRAMEWORKS[info.framework]
+        if info.origin == result.INJECTED and info.provider is not None:
+            return self._provider(info.provider)
+        if info.origin in (result.LOCAL, result.PROVIDED, result.ITERATED):
+            return Owner(CLEANED, "it is opened here", Confidence.CERTAIN)
+        if info.origin in (result.PARAMETER, result.ATTRIBUTE):
+            return self._callers(flow, info)
+        if info.origin == result.AMBIENT:
+            return Owner(UNKNOWN, "a scoped session is removed by whoever ends its scope", Confidence.POSSIBLE)
+        return _NOBODY
+
+    def _provider(self, reference: FunctionRef) -> Owner:
+        provider = self._project.provider(reference)
+        name = reference.function.qualname
         if not provider.seen:
             return Owner(UNKNOWN, f"what {name} does can't be seen", Confidence.POSSIBLE)
         if provider.ends_on_error:
-            return Owner(CLEANED, f"{name} closes it", Confidence.CERTAIN, provider.commits, info.provider)
-        return Owner(EXPOSED, f"{name} does not close it", Confidence.CERTAIN, provider.commits, info.provider)
-    if info.origin in (result.LOCAL, result.PROVIDED, result.ITERATED):
-        return Owner(CLEANED, "it is opened here", Confidence.CERTAIN)
-    return Owner(UNKNOWN, "who owns it can't be seen", Confidence.POSSIBLE)
+            return Owner(CLEANED, f"{name} closes it", Confidence.CERTAIN, provider.commits, reference)
+        return Owner(EXPOSED, f"{name} does not close it", Confidence.CERTAIN, provider.commits, reference)
 
+    # --------------------------------------------------------------------------------------------- callers
 
-def _is_kept(project: Project, flow: FunctionFlow, info: SessionInfo) -> bool:
-    """Whether the session is opened by its object's own class, and the object (or class) lives with the process."""
-    function, module = flow.reference.function, flow.reference.module
-    definition = module.classes.get(function.owner or "")
-    if info.origin != result.ATTRIBUTE or definition is None or len(info.identity) != 2:
+    def _callers(self, flow: FunctionFlow, info: SessionInfo) -> Owner:
+        """The worst of what the callers do: one that cleans up does not help the others."""
+        owners = [self._caller(caller) for caller in self._project.call_graph.callers(flow.reference, info.identity)]
+        if not owners:
+            return _NOBODY
+        worst = max(owners, key=lambda owner: (_BADNESS[owner.verdict], owner.confidence.rank))
+        return worst._replace(commits=any([owner.commits for owner in owners]))
+
+    def _caller(self, caller: Caller) -> Owner:
+        flow = self._project.flow(caller.reference)
+        info = flow.sessions.get(caller.identity) if flow is not None else None
+        if flow is None or info is None or flow.unresolved:
+            return _NOBODY
+        name = caller.reference.function.qualname
+        if not open_ways(flow, caller.identity):
+            return Owner(CLEANED, f"its caller {name} ends it", info.certainty)
+        if info.origin in (result.LOCAL, result.PROVIDED, result.ITERATED):
+            return Owner(EXPOSED, f"its caller {name} does not end it", info.certainty)
+        owner = self.of(flow, info)
+        if owner.verdict == KEPT:
+            # The caller that works with the lasting session is the one to be told.
+            return Owner(EXPOSED, f"its caller {name} does not end it: {owner.text}", owner.confidence)
+        return owner._replace(confidence=owner.confidence.at_most(info.certainty))
+
+    def _is_kept(self, flow: FunctionFlow, info: SessionInfo) -> bool:
+        """Whether the session is opened by its object's own class, and the object (or class) lives with the process."""
+        function, module = flow.reference.function, flow.reference.module
+        definition = module.classes.get(function.owner or "")
+        if info.origin != result.ATTRIBUTE or definition is None or len(info.identity) != 2:
+            return False
+        reference = ClassRef(module, definition)
+        self._project.statics.fields.of(reference)
+        how = self._project.statics.fields.kept.get(id(definition), {}).get(info.identity[1])
+        if how == "instance":
+            made = [self._project.statics.name(module, (name,)) for name in module.variables]
+            return any([isinstance(value, Instance) and value.reference == reference for value in made])
+        return how == "class"
+
+    def _is_cleaned_somewhere(self, flow: FunctionFlow, info: SessionInfo) -> bool:
+        """Whether some function of the module ends the transaction of that session, whenever that may be."""
+        path = info.identity if info.origin == result.ATTRIBUTE else (info.name,)
+        for reference in self._project.functions(flow.reference.module):
+            seen = self._project.statics.usage(reference).get(path)
+            if seen is not None and seen.methods & {"rollback", "close", "remove", "aclose", "reset"}:
+                return True
         return False
-    reference = ClassRef(module, definition)
-    project.statics.fields.of(reference)
-    how = project.statics.fields.kept.get(id(definition), {}).get(info.identity[1])
-    if how == "instance":
-        made = [project.statics.name(module, (name,)) for name in module.variables]
-        return any([isinstance(value, Instance) and value.reference == reference for value in made])
-    return how == "class"
-
-
-def _is_cleaned_somewhere(project: Project, flow: FunctionFlow, info: SessionInfo) -> bool:
-    """Whether some function of the module ends the transaction of that session, whenever that may be."""
-    path = info.identity if info.origin == result.ATTRIBUTE else (info.name,)
-    for reference in project.functions(flow.reference.module):
-        seen = project.statics.usage(reference).get(path)
-        if seen is not None and seen.methods & {"rollback", "close", "remove", "aclose", "reset"}:
-            return True
-    return False
