@@ -32,6 +32,8 @@ from session_lint.source.reading import Problem, Source
 if TYPE_CHECKING:
     import concurrent.futures
 
+    from session_lint.source.gitignore import Memory
+
 __all__ = ["Source", "check"]
 
 Progress = Callable[[int, int], None]
@@ -68,9 +70,9 @@ def check(
             results = {**results, **added}
             if stdin is None and added and not any([file.passing for file in files]):
                 cache.put("results", key, ({path: tuple(result) for path, result in results.items()}, notes))
-        inventory.remember(taken, cache)
         report = Report(warnings=taken.problems, notes=[*notes, *_unjudged(files, results)])
-        _report(report, wanted, results, settings, _preview(cache))
+        _report(report, wanted, results, settings, _preview(cache), taken.memory)
+        inventory.remember(taken, cache)
         report.notes += cache.notes
         return report
 
@@ -154,6 +156,7 @@ def _report(
     results: dict[str, FileResult],
     settings: Settings,
     preview: dict[str, bool],
+    memory: Memory,
 ) -> None:
     """Suppress, filter and sort what was found."""
     on = {code: settings.enabled(code, is_preview) for code, is_preview in preview.items()}
@@ -165,7 +168,7 @@ def _report(
         found, held, comments = _of_file(file, results.get(file.path), report)
         if not found and not held and not comments:
             continue
-        ignored = tuple(settings.ignored_for(file.source.name)) if settings.per_file_ignores else ()
+        ignored = tuple(settings.ignored_for(file.source.name, memory)) if settings.per_file_ignores else ()
         found = [item for item in found if on[item.code] and not (ignored and item.code.startswith(ignored))]
         report.noqa += comments.noqa_codes
         applied = suppressions.apply(found, comments, enabled=enabled, known=preview)
@@ -218,14 +221,16 @@ def _sources(files: Sequence[File], findings: Iterable[Finding]) -> dict[str, Se
 
 
 def _own_digest() -> str:
-    """Changes with this program's own code and with LibCST, so that nothing older than a change is believed."""
+    """Changes with this program's own code and what it asks, so that nothing older than a change is believed."""
     import importlib.machinery
 
     found: list[str] = []
     _stat_sources(os.path.dirname(os.path.abspath(__file__)), found)
-    libcst = importlib.machinery.PathFinder.find_spec("libcst")
-    if libcst is not None and libcst.origin is not None:
-        for name in (libcst.origin, os.path.join(os.path.dirname(libcst.origin), "_version.py")):
+    for library in ("libcst", "pathspec"):
+        spec = importlib.machinery.PathFinder.find_spec(library)
+        if spec is None or spec.origin is None:
+            continue
+        for name in (spec.origin, os.path.join(os.path.dirname(spec.origin), "_version.py")):
             if os.path.exists(name):
                 status = os.stat(name)
                 found.append(f"{name} {status.st_size} {status.st_mtime_ns}")

@@ -10,8 +10,12 @@ import re
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from session_lint.findings import Confidence
+
+if TYPE_CHECKING:
+    from session_lint.source.gitignore import Memory
 
 PYPROJECT = "pyproject.toml"
 OWN_FILE = "session-lint.toml"
@@ -76,17 +80,21 @@ class Settings:
             _fit(selector, code) < chosen or _fit(selector, code) < 0 for selector in self.ignore
         )
 
-    def ignored_for(self, path: Path | str) -> frozenset[str]:
-        """The codes and prefixes that `per-file-ignores` silences in a file, for `str.startswith`."""
+    def ignored_for(self, path: Path | str, memory: Memory | None = None) -> frozenset[str]:
+        """The codes and prefixes that `per-file-ignores` silences in a file, for `str.startswith`.
+
+        memory: what patterns have said before.
+        """
         if not self.per_file_ignores:
             return frozenset()
-        from session_lint.source.gitignore import IgnorePatterns
+        from session_lint.source.gitignore import Memory
 
+        memory = memory or Memory()
         relative = os.path.relpath(os.path.abspath(path), self.root).replace(os.sep, "/")
         parts = relative.split("/")
         ignored: set[str] = set()
         for pattern, codes in self.per_file_ignores:
-            patterns = IgnorePatterns([pattern])
+            patterns = memory.patterns([pattern])
             # A pattern that fits a directory counts for everything in it, as it does in .gitignore.
             if any(
                 patterns.match("/".join(parts[: end + 1]), parts[end], end < len(parts) - 1)

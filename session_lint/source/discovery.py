@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from session_lint.source.gitignore import IgnorePatterns
+from session_lint.source.gitignore import IgnorePatterns, Memory
 
 if TYPE_CHECKING:
     from session_lint.settings import Settings
@@ -83,17 +83,19 @@ class Found:
     problems: list[str]
 
 
-def discover(paths: Sequence[Path | str], settings: Settings) -> Found:
+def discover(paths: Sequence[Path | str], settings: Settings, memory: Memory | None = None) -> Found:
     """The Python files below the given directories, and the given files whatever their names.
+
+    memory: what patterns have said before.
 
     Raises UsageError for a path that doesn't exist.
     """
-    return _Walk(settings).run(paths)
+    return _Walk(settings, memory or Memory()).run(paths)
 
 
 def excluded(path: Path | str, settings: Settings) -> bool:
     """Whether a walk from the project's top would leave a file out. It need not exist."""
-    return _Walk(settings).is_excluded(os.path.abspath(path), is_directory=False)
+    return _Walk(settings, Memory()).is_excluded(os.path.abspath(path), is_directory=False)
 
 
 def display_name(path: str | Path) -> str:
@@ -110,14 +112,15 @@ _Level = tuple[IgnorePatterns, str]
 
 
 class _Walk:
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, memory: Memory) -> None:
         self._settings = settings
+        self._memory = memory
         self._files: dict[str, SourceFile] = {}  # by real path
         self._problems: list[str] = []
         self._directories: set[str] = set()  # real paths
         self._links: list[tuple[str, tuple[_Level, ...]]] = []
         self._real: dict[str, str] = {}
-        self._excludes = IgnorePatterns((*DEFAULT_EXCLUDES, *settings.exclude, *settings.extend_exclude))
+        self._excludes = memory.patterns((*DEFAULT_EXCLUDES, *settings.exclude, *settings.extend_exclude))
         self._root = str(settings.root)
         self._working_directory = os.getcwd()
         self._tops: set[str] = set()
@@ -200,7 +203,7 @@ class _Walk:
             elif entry.is_dir(follow_symlinks=False) or (entry.is_symlink() and _is_directory(entry)):
                 children.append(entry)
         if ignore_file and self._settings.respect_gitignore:
-            patterns = _read_patterns(os.path.join(path, ".gitignore"))
+            patterns = self._read_patterns(os.path.join(path, ".gitignore"))
             if patterns:
                 levels = (*levels[:-1], (patterns, ""), levels[-1])
         found = self._files
@@ -245,12 +248,12 @@ class _Walk:
         if self._settings.respect_gitignore:
             top = self._repository(directory) or (self._root if relative is not None else directory)
             steps = (_below(directory, top) or "").split("/")[:-1]
-            patterns = _read_patterns(os.path.join(top, ".git", "info", "exclude"))
+            patterns = self._read_patterns(os.path.join(top, ".git", "info", "exclude"))
             if patterns:
                 levels.append((patterns, "".join(f"{step}/" for step in steps)))
             current = top
             for number, step in enumerate(steps):
-                patterns = _read_patterns(os.path.join(current, ".gitignore"))
+                patterns = self._read_patterns(os.path.join(current, ".gitignore"))
                 if patterns:
                     levels.append((patterns, "".join(f"{part}/" for part in steps[number:])))
                 current = os.path.join(current, step)
@@ -263,7 +266,7 @@ class _Walk:
         if levels is None:
             levels = self._levels_above(directory)
             if self._settings.respect_gitignore:
-                patterns = _read_patterns(os.path.join(directory, ".gitignore"))
+                patterns = self._read_patterns(os.path.join(directory, ".gitignore"))
                 if patterns:
                     levels = (*levels[:-1], (patterns, ""), levels[-1])
             self._levels[directory] = levels
@@ -291,6 +294,13 @@ class _Walk:
                 self._repositories[directory] = None if parent == directory else self._repository(parent)
         return self._repositories[directory]
 
+    def _read_patterns(self, path: str) -> IgnorePatterns | None:
+        try:
+            with open(path, encoding="utf-8", errors="surrogateescape") as file:
+                return self._memory.patterns(file.read().split("\n"))
+        except OSError:
+            return None
+
 
 def _ignored(levels: tuple[_Level, ...], name: str, is_directory: bool) -> bool:
     for patterns, relative in reversed(levels):
@@ -315,11 +325,3 @@ def _below(directory: str, top: str) -> str | None:
     if not directory.startswith(base):
         return None
     return directory[len(base) :].replace(os.sep, "/") + "/"
-
-
-def _read_patterns(path: str) -> IgnorePatterns | None:
-    try:
-        with open(path, encoding="utf-8", errors="surrogateescape") as file:
-            return IgnorePatterns(file)
-    except OSError:
-        return None

@@ -1,188 +1,118 @@
-"""Patterns as git reads them in .gitignore, for ignore files and for our own `exclude` settings.
+"""Patterns as git reads them in .gitignore, for ignore files and for our own settings, matched by pathspec.
 
-Our own and not a library's: importing one costs more than a whole warm run may, and nearly every pattern in
-real ignore files is a plain name or a suffix, which a set answers faster than a regular expression does.
-The tests compare it with `git check-ignore`.
+To import pathspec and to compile a repository's patterns takes a good part of the time that a run without changes
+may take. So what the patterns say is kept for the next run, and pathspec is imported for a path that is new.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from session_lint._hashing import blake2b
+
+if TYPE_CHECKING:
+    from pathspec import GitIgnoreSpec
+
+Answers = dict[str, "bool | None"]
+"""What patterns say of paths; those of directories end with "/"."""
+
+_SPECIAL = frozenset("*?[\\/! \t#")
 
 
 class IgnorePatterns:
     """The patterns of one ignore file. The last pattern that matches decides, as in git."""
 
-    def __init__(self, lines: Iterable[str]) -> None:
-        self._negated: list[bool] = []
-        self._only_directories: list[bool] = []
-        # Rule numbers in rising order, per way of matching. Names and suffixes match the last part of a path
-        # at any depth, paths match from the directory of the ignore file, globs hold a regular expression.
-        self._names: dict[str, list[int]] = {}
-        self._paths: dict[str, list[int]] = {}
-        self._suffixes: dict[str, list[int]] = {}
-        self._globs: list[tuple[int, str, bool]] = []
-        self._compiled: list[tuple[int, re.Pattern[str], bool]] | None = None
-        for line in lines:
-            self._add(line)
-        self._suffix_ends = tuple(self._suffixes)
+    def __init__(self, lines: Iterable[str], known: Answers | None = None) -> None:
+        lines = [line.rstrip("\r\n") for line in lines]
+        self._lines = [line for line in lines if line.strip() and not line.startswith("#")]
+        plain = _SPECIAL.isdisjoint("".join(self._lines))
+        self._names = frozenset(self._lines) if plain else None
+        self._known = known or {}
+        self._specs: tuple[GitIgnoreSpec, GitIgnoreSpec] | None = None
+        self.asked: Answers = {}
+        self.learnt = False
 
     def __bool__(self) -> bool:
-        return bool(self._negated)
+        return bool(self._lines)
 
     def match(self, path: str, name: str, is_directory: bool) -> bool | None:
         """True: ignored, False: explicitly not ignored, None: nothing said.
 
-        path: relative to the directory of the ignore file, with "/". name: its last part.
+        path: relative to the directory of the ignore file, with "/". name: its last part. The directories above
+        it are known not to be ignored.
         """
-        best = -1
-        rules = self._names.get(name)
-        if rules is not None:
-            best = self._last(rules, best, is_directory)
-        if self._paths:
-            rules = self._paths.get(path)
-            if rules is not None:
-                best = self._last(rules, best, is_directory)
-        if self._suffix_ends and name.endswith(self._suffix_ends):
-            for suffix, rules in self._suffixes.items():
-                if name.endswith(suffix):
-                    best = self._last(rules, best, is_directory)
-        if self._globs:
-            for number, pattern, whole in self._patterns():
-                if (
-                    number > best
-                    and (is_directory or not self._only_directories[number])
-                    and pattern.fullmatch(path if whole else name)
-                ):
-                    best = number
-        return None if best < 0 else not self._negated[best]
-
-    def _last(self, rules: list[int], best: int, is_directory: bool) -> int:
-        for number in reversed(rules):
-            if number <= best:
-                break
-            if is_directory or not self._only_directories[number]:
-                return number
-        return best
-
-    def _patterns(self) -> list[tuple[int, re.Pattern[str], bool]]:
-        if self._compiled is None:
-            self._compiled = []
-            for number, pattern, whole in self._globs:
-                try:
-                    self._compiled.append((number, re.compile(_regex(pattern), re.DOTALL), whole))
-                except re.error:
-                    continue  # git, too, passes over a pattern that can't match, such as "[z-a]"
-        return self._compiled
-
-    def _add(self, line: str) -> None:
-        pattern = _strip(line)
-        if not pattern or pattern.startswith("#"):
-            return
-        negated = pattern.startswith("!")
-        if negated:
-            pattern = pattern[1:]
-        only_directories = pattern.endswith("/")
-        if only_directories:
-            pattern = pattern[:-1]
-        while pattern.startswith("**/") and "/" not in pattern[3:]:
-            pattern = pattern[3:]  # "**/name" is "name"
-        if not pattern:
-            return
-        number = len(self._negated)
-        whole = "/" in pattern
-        pattern = pattern.removeprefix("/")
-        if not _MAGIC.intersection(pattern):
-            (self._paths if whole else self._names).setdefault(pattern, []).append(number)
-        elif not whole and pattern[0] == "*" and len(pattern) > 1 and not _MAGIC.intersection(pattern[1:]):
-            self._suffixes.setdefault(pattern[1:], []).append(number)
+        if self._names is not None:  # such as our own defaults
+            return True if name in self._names else None
+        key = f"{path}/" if is_directory else path
+        if key in self.asked:
+            return self.asked[key]
+        if key in self._known:
+            answer = self._known[key]
         else:
-            self._globs.append((number, pattern, whole))
-        self._negated.append(negated)
-        self._only_directories.append(only_directories)
+            answer = self._worked_out(path, is_directory)
+            self.learnt = True
+        self.asked[key] = answer
+        return answer
+
+    def _worked_out(self, path: str, is_directory: bool) -> bool | None:
+        if self._specs is None:
+            # A pattern counts also for what lies in the directories that it matches, and for a path "src/build/" as
+            # much as one that matches it itself: after "build/" a "!src/" would bring back src/build. Only what
+            # matches a file itself is stronger; so directories are asked for as if they were files.
+            stripped = [(line, line.rstrip()) for line in self._lines]
+            directories = [bare[:-1] if bare.endswith("/") else line for line, bare in stripped]
+            self._specs = _compiled(self._lines), _compiled(directories)
+        return self._specs[is_directory].check_file(path, separators=()).include
 
 
-_MAGIC = frozenset("*?[\\")
+class Memory:
+    """What all patterns have said in earlier runs. known: the `plain` of the last one."""
 
-_CLASSES = {
-    "alnum": "0-9A-Za-z",
-    "alpha": "A-Za-z",
-    "blank": " \\t",
-    "digit": "0-9",
-    "lower": "a-z",
-    "space": "\\s",
-    "upper": "A-Z",
-    "xdigit": "0-9A-Fa-f",
-}
+    def __init__(self, known: object = None) -> None:
+        self._known: dict[str, Answers] = known if isinstance(known, dict) else {}
+        self._patterns: dict[str, IgnorePatterns] = {}
 
+    def patterns(self, lines: Iterable[str]) -> IgnorePatterns:
+        """The patterns in these lines."""
+        text = "".join([f"{line}\n" for line in lines])
+        key = blake2b(text.encode("utf-8", "surrogateescape"), digest_size=16).hexdigest()
+        patterns = self._patterns.get(key)
+        if patterns is None:
+            patterns = self._patterns[key] = IgnorePatterns(text.split("\n"), self._known.get(key))
+        return patterns
 
-def _strip(line: str) -> str:
-    """Without the line end and without trailing spaces, unless a backslash keeps the space."""
-    line = line.rstrip("\r\n")
-    stripped = line.rstrip(" ")
-    backslashes = len(stripped) - len(stripped.rstrip("\\"))
-    return stripped + " " if backslashes % 2 and len(stripped) < len(line) else stripped
+    @property
+    def learnt(self) -> bool:
+        """Whether there is anything that was not known before."""
+        return any([patterns.learnt for patterns in self._patterns.values()])
 
-
-def _regex(pattern: str) -> str:
-    """A pattern (no leading or trailing slash) as a regular expression for the whole path or name."""
-    result = []
-    position = 0
-    end = len(pattern)
-    while position < end:
-        character = pattern[position]
-        if character == "*":
-            stars = position
-            while position < end and pattern[position] == "*":
-                position += 1
-            before = stars == 0 or pattern[stars - 1] == "/"
-            if position - stars == 2 and before and position == end:
-                result.append(".+")
-            elif position - stars == 2 and before and pattern[position] == "/":
-                result.append("(?:.+/)?")
-                position += 1
-            else:
-                result.append("[^/]*")
-        elif character == "?":
-            result.append("[^/]")
-            position += 1
-        elif character == "[":
-            text, position = _bracket(pattern, position)
-            result.append(text)
-        elif character == "\\" and position + 1 < end:
-            result.append(re.escape(pattern[position + 1]))
-            position += 2
-        else:
-            result.append(re.escape(character))
-            position += 1
-    return "".join(result)
+    @property
+    def plain(self) -> dict[str, Answers]:
+        """What was asked for in this run, as plain data; the rest is gone from the tree, or from the patterns."""
+        return {key: patterns.asked for key, patterns in self._patterns.items() if patterns.asked}
 
 
-def _bracket(pattern: str, start: int) -> tuple[str, int]:
-    """The character class that begins at `start`, and the position after it."""
-    position = start + 1
-    negated = pattern[position : position + 1] in ("!", "^")
-    if negated:
-        position += 1
-    parts: list[str] = []
-    first = True
-    while position < len(pattern):
-        character = pattern[position]
-        if character == "]" and not first:
-            body = "".join(parts)
-            return (f"(?!/)[{'^' if negated else ''}{body}]"), position + 1
-        first = False
-        if pattern.startswith("[:", position):
-            close = pattern.find(":]", position + 2)
-            if close > 0 and pattern[position + 2 : close] in _CLASSES:
-                parts.append(_CLASSES[pattern[position + 2 : close]])
-                position = close + 2
-                continue
-        if character == "\\" and position + 1 < len(pattern):
-            position += 1
-            character = pattern[position]
-        parts.append("-" if character == "-" and pattern[position - 1] != "\\" else re.escape(character))
-        position += 1
-    # No closing bracket: the pattern matches nothing, as in git.
-    return r"(?!)", len(pattern)
+def _compiled(lines: Sequence[str]) -> GitIgnoreSpec:
+    import warnings
+
+    from pathspec import GitIgnoreSpec
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # "[[" in a regular expression made of somebody's pattern
+        try:
+            return GitIgnoreSpec.from_lines(lines)
+        except (ValueError, re.error):
+            return GitIgnoreSpec.from_lines([line for line in lines if _is_pattern(line)])
+
+
+def _is_pattern(line: str) -> bool:
+    """Git, too, passes over a pattern that can't match, such as a single backslash."""
+    from pathspec import GitIgnoreSpec
+
+    try:
+        GitIgnoreSpec.from_lines([line])
+    except (ValueError, re.error):
+        return False
+    return True

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from session_lint._hashing import blake2b
 from session_lint.source import discovery, reading, suppressions
 from session_lint.source.discovery import SourceFile
+from session_lint.source.gitignore import Memory
 from session_lint.source.reading import Problem, Source
 from session_lint.source.words import may_matter
 
@@ -98,6 +99,8 @@ class Inventory:
     problems: list[str]
     scope: str
     known: dict[str, Plain]
+    root: str
+    memory: Memory
     changed: bool = True
 
 
@@ -112,8 +115,9 @@ def take(paths: Sequence[Path], settings: Settings, stdin: Source | None, cache:
     # The buffer's file need not exist yet.
     buffer = os.path.abspath(stdin.path) if stdin is not None else None
     asked: list[Path | str] = [path for path in paths if os.path.abspath(path) != buffer]
-    found = discovery.discover(asked, settings)
     root = _base(settings.root)
+    memory = Memory(cache.get("ignored", root))
+    found = discovery.discover(asked, settings, memory)
     files = {file.real or os.path.realpath(file.name): File(file, root, True) for file in found.files}
     if stdin is not None and buffer is not None:
         file = File(SourceFile(buffer, discovery.display_name(buffer), True), root, True)
@@ -121,13 +125,14 @@ def take(paths: Sequence[Path], settings: Settings, stdin: Source | None, cache:
         files[os.path.realpath(buffer)] = file
     scope = _scope(settings, files)
     if scope is not None and scope not in map(os.path.abspath, asked):
-        for source in discovery.discover([scope], settings).files:
+        for source in discovery.discover([scope], settings, memory).files:
             real = source.real or os.path.realpath(source.name)
             if real not in files:
                 files[real] = File(source, root, False)
     known = cache.get("index", scope or "")
     ordered = sorted(files.values(), key=lambda file: file.source.display)
-    inventory = Inventory(ordered, found.problems, scope or "", known if isinstance(known, dict) else {})
+    index = known if isinstance(known, dict) else {}
+    inventory = Inventory(ordered, found.problems, scope or "", index, root, memory)
     unchanged = [_look(file, inventory.known) for file in ordered]
     inventory.changed = not all(unchanged) or (scope is not None and len(inventory.known) != len(ordered))
     return inventory
@@ -202,6 +207,8 @@ def _examine(file: File, data: bytes) -> None:
 
 def remember(inventory: Inventory, cache: Cache) -> None:
     """Keep for the next run what was found out about the files."""
+    if inventory.memory.learnt:
+        cache.put("ignored", inventory.root, inventory.memory.plain)
     if not inventory.changed:
         return
     now = time.time_ns()
