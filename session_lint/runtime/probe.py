@@ -62,6 +62,8 @@ class Probe:
         self.lost = ""
         self.observers = observers or Observers()
         self._ask = ask
+        self.on_wait: Callable[[Operation], None] = _nothing
+        self.on_checkin: Callable[[ConnectionUse, Any], None] = _nothing
         self._sessions = Sessions()
         self._uses: dict[int, ConnectionUse] = {}  # by the pool's record
         self._by_proxy: dict[int, ConnectionUse] = {}
@@ -123,22 +125,25 @@ class Probe:
 
     @_guarded
     def _checkin(self, dbapi_connection: Any, record: Any) -> None:
-        self._ended(record, Kind.CHECKIN)
+        use = self._ended(record, Kind.CHECKIN)
+        if use is not None:
+            self.on_checkin(use, dbapi_connection)
 
     @_guarded
     def _detach(self, dbapi_connection: Any, record: Any) -> None:
         self._ended(record, Kind.DETACH)
 
-    def _ended(self, record: Any, kind: Kind) -> None:
+    def _ended(self, record: Any, kind: Kind) -> ConnectionUse | None:
         use = self._uses.pop(id(record), None)
         if use is None:
-            return
+            return None
         self._by_proxy.pop(id(use.proxy), None)
         self.recording.add(kind, here(5, 1), use, whoever())
         use.outcome, use.seconds = kind, time.monotonic() - use.since
         use.in_transaction = False
         use.in_flight.clear()
         use.proxy = use.pool_record = None
+        return use
 
     @_guarded
     def _reset(self, dbapi_connection: Any, record: Any, *_: Any) -> None:
@@ -308,10 +313,11 @@ class Probe:
         if not for_database and frames.first is not None:
             operation = self.recording.add(Kind.WAIT, frames, use, who)
             self.recording.wait(operation)
-            self.waited(operation)
+            self.on_wait(operation)
 
-    def waited(self, operation: Operation) -> None:
-        """A task waits with a connection checked out. For faults to act on."""
+
+def _nothing(*_: Any) -> None:
+    """What faults put something in the place of."""
 
 
 def _with_any_arguments(hook: Callable[..., None]) -> Callable[..., None]:
