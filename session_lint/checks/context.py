@@ -105,10 +105,32 @@ def span(place: ir.Place) -> Span:
     return Span(max(place[0], 1), max(place[1], 1), max(place[2], 1), max(place[3], 1))
 
 
-def history(session: SessionState, *names: str) -> list[Mark]:
-    """The marks of a session's witness, in the order of the source."""
-    marks = [getattr(session.witness, name) for name in names]
-    return [mark for mark in marks if mark is not None and mark.place != ir.NOWHERE]
+def history(session: SessionState, *names: str) -> list[Mark | Step]:
+    """The marks of a session's witness, in the order of the source; what failed in callees after the call."""
+    trail: list[Mark | Step] = []
+    for name in names:
+        mark = getattr(session.witness, name)
+        if mark is not None and mark.place != ir.NOWHERE:
+            trail.append(mark)
+            if name == "failed":
+                trail += [
+                    Step(cause.path, cause.place[0], cause.place[1], cause.text) for cause in session.witness.causes
+                ]
+    return trail
+
+
+def causes(session: SessionState) -> list[Affected]:
+    """The functions in which it fails: the other places where the bug can be mended."""
+    return [
+        Affected(
+            cause.path,
+            cause.place[0],
+            cause.place[1],
+            cause.function,
+            f"{cause.text.removesuffix(' here')}, and {cause.function.rpartition('.')[2]} does not roll back",
+        )
+        for cause in session.witness.causes
+    ]
 
 
 def certainty(info: SessionInfo, *others: Confidence) -> Confidence:

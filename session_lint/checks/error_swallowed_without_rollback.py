@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from session_lint import ir
 from session_lint.checks import rule
 from session_lint.checks._swallowed import Reuse, failed_operation, is_retry, reuses
-from session_lint.checks.context import Context, history
+from session_lint.checks.context import Context, causes, history
 from session_lint.findings import Confidence, Finding, Severity
 from session_lint.flow import result
 from session_lint.flow.errors import is_database_type
@@ -41,7 +41,7 @@ def _reused(context: Context, flow: FunctionFlow, reuse: Reuse) -> Finding:
     )
     place = session.witness.swallowed.place if session.witness.swallowed else event.place
     trail = [*history(session, "failed", "swallowed")]
-    return context.finding(flow, place, message, reuse.confidence, [*trail, _mark(event)])
+    return context.finding(flow, place, message, reuse.confidence, [*trail, _mark(event)], causes(session))
 
 
 def _mark(event: result.Event) -> Mark:
@@ -57,7 +57,7 @@ def _lost(context: Context, flow: FunctionFlow, identity: tuple[str, ...], sessi
     )
     place = session.witness.swallowed.place if session.witness.swallowed else info.place
     confidence = info.certainty if session.transaction == FAILED else Confidence.POSSIBLE
-    return context.finding(flow, place, message, confidence, history(session, "failed", "swallowed"))
+    return context.finding(flow, place, message, confidence, history(session, "failed", "swallowed"), causes(session))
 
 
 def _left_behind(context: Context, flow: FunctionFlow, told: set[tuple[str, ...]]) -> Iterator[Finding]:
@@ -95,7 +95,8 @@ def _judge_left(
     else:
         message += "; whoever uses it next gets an error: roll back in the handler, or use begin_nested()"
     place = session.witness.swallowed.place if session.witness.swallowed else way.place
-    yield context.finding(flow, place, message, confidence, history(session, "failed", "swallowed"))
+    trail = history(session, "failed", "swallowed")
+    yield context.finding(flow, place, message, confidence, trail, causes(session))
 
 
 def _expects_it(flow: FunctionFlow, session: SessionState) -> bool:

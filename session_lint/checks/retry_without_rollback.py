@@ -8,7 +8,7 @@ from session_lint import ir
 from session_lint.checks import rule
 from session_lint.checks._failures import failures, is_handed
 from session_lint.checks._swallowed import failed_operation, is_retry, reuses
-from session_lint.checks.context import Context, history
+from session_lint.checks.context import Context, causes, history
 from session_lint.findings import Confidence, Finding, Severity
 from session_lint.flow.result import FunctionFlow
 from session_lint.ir_queries import decorator_name
@@ -29,7 +29,7 @@ def check(context: Context) -> Iterator[Finding]:
             )
             place = failed.place if failed else reuse.event.place
             trail = history(reuse.session, "failed", "swallowed")
-            yield context.finding(flow, place, message, reuse.confidence, trail)
+            yield context.finding(flow, place, message, reuse.confidence, trail, causes(reuse.session))
         yield from _decorated(context, flow)
 
 

@@ -6,8 +6,9 @@ from typing import NamedTuple
 
 from session_lint import ir
 from session_lint.flow.result import FunctionFlow, SessionInfo
-from session_lint.flow.state import BROKEN, CLOSED, ENTRY, Mark, SessionState
+from session_lint.flow.state import BROKEN, CLOSED, ENTRY, Cause, Mark, SessionState
 from session_lint.flow.values import Path, Query, Session
+from session_lint.project.modules import FunctionRef
 
 _WAYS = 24
 
@@ -28,6 +29,7 @@ class Contract(NamedTuple):
     A function that never returns normally has no way without an error.
     """
 
+    reference: FunctionRef
     ways: tuple[Way, ...]
     roots: tuple[Path, ...]
     known: frozenset[Path]
@@ -58,7 +60,14 @@ def contract_of(flow: FunctionFlow) -> Contract:
     roots = tuple(sorted(touched))
     infos = {root: flow.sessions[root] for root in roots if root in flow.sessions}
     return Contract(
-        tuple(ways.values()), roots, frozenset(foreign), frozenset(flow.first_uses), infos, me, _returned(flow, foreign)
+        flow.reference,
+        tuple(ways.values()),
+        roots,
+        frozenset(foreign),
+        frozenset(flow.first_uses),
+        infos,
+        me,
+        _returned(flow, foreign),
     )
 
 
@@ -68,7 +77,9 @@ def _returned(flow: FunctionFlow, foreign: set[Path]) -> Query | Session | None:
     return value if isinstance(value, (Query, Session)) and value.identity in foreign else None
 
 
-def compose(before: SessionState, effect: SessionState, place: ir.Place, label: str) -> SessionState:
+def compose(
+    before: SessionState, effect: SessionState, place: ir.Place, label: str, callee: FunctionRef
+) -> SessionState:
     """The caller's session after a callee that was entered with it in the state `before`."""
     if not effect.touched:
         return before
@@ -87,17 +98,19 @@ def compose(before: SessionState, effect: SessionState, place: ir.Place, label: 
         touched=True,
         handed=before.handed or effect.handed,
     )
+    if effect.transaction in BROKEN:
+        failed = effect.witness.failed
+        after = after.failing(place, f"{label} may fail here", effect.witness.causes)
+        if failed is not None:
+            cause = Cause(callee.module.path, callee.function.qualname, failed.place, failed.text)
+            after = after._replace(witness=after.witness._replace(causes=(cause, *effect.witness.causes)))
+        if effect.witness.swallowed:
+            after = after.mark(swallowed=Mark(place, f"{label} swallows the error"))
     marks: dict[str, Mark | None] = {}
     if after.witness.used is None:
         marks["used"] = Mark(place, f"{label} uses it here")
     if effect.dirty and after.witness.wrote is None:
         marks["wrote"] = Mark(place, f"{label} writes here")
-    if transaction in BROKEN:
-        what = effect.witness.failed.text if effect.witness.failed is not None else "it fails"
-        marks["failed"] = Mark(
-            place, f"{label} may fail here ({what})" if "may fail" not in what else f"{label} may fail here"
-        )
-        marks["swallowed"] = Mark(place, f"{label} swallows the error") if effect.witness.swallowed else None
     if effect.reset:
         marks["ended"] = Mark(place, f"{label} ends the transaction here")
     return after.mark(**marks)

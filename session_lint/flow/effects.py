@@ -199,7 +199,7 @@ class Effects:
         if kind == ops.SAVEPOINT and not sure:
             return
         broken = session._replace(transaction=FAILED if sure else SUSPECT)
-        failed = state.set(identity, broken.mark(failed=Mark(place, f"{text} may fail here"), swallowed=None))
+        failed = state.set(identity, broken.failing(place, f"{text} may fail here"))
         outcome.raises.add(failed, Error(errors.DATABASE, place, text))
         if sure:
             outcome.raises.add(failed, Error(errors.INTEGRITY, place, text))

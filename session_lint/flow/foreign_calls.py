@@ -198,9 +198,7 @@ class ForeignCalls(SessionCalls):
             touched=True,
             handed=True,
         ).mark(used=session.witness.used or mark)
-        broken = after._replace(transaction=SUSPECT).mark(
-            failed=Mark(node.place, f"{label} may fail here"), swallowed=None
-        )
+        broken = after._replace(transaction=SUSPECT).failing(node.place, f"{label} may fail here")
         outcome.raises.add(state.set(identity, broken), Error(errors.DATABASE, node.place, label))
         outcome.raises.add(state.set(identity, broken), Error(errors.INTEGRITY, node.place, label))
         return state.set(identity, after)

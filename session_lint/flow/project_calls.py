@@ -181,14 +181,15 @@ class ProjectCalls(ForeignCalls):
 
     def _handed(self, callee: Function, bindings: tuple[tuple[str, Value], ...], state: State) -> dict[Path, Path]:
         """The sessions that a callee is given, or finds in its object: its path of each, and ours."""
-        handed = {(name,): value.identity for name, value in bindings if isinstance(value, Session)}
+        handed: dict[Path, Path] = {(name,): value.identity for name, value in bindings if isinstance(value, Session)}
         receiver = callee.receiver
         if isinstance(receiver, Instance) and callee.reference.function.parameters:
             me = callee.reference.function.parameters[0].name
             handed.update({(me, field): held.identity for field, held in receiver.fields if isinstance(held, Session)})
             for identity in state.sessions if receiver.path else ():
                 if identity[: len(receiver.path)] == receiver.path:
-                    handed[(me, *identity[len(receiver.path) :])] = identity
+                    root = (me, *identity[len(receiver.path) :])
+                    handed[root] = identity
         return handed
 
     def _note_handing(self, callee: FunctionRef, place: ir.Place, handed: dict[Path, Path]) -> None:
@@ -237,7 +238,9 @@ class ProjectCalls(ForeignCalls):
             for root, effect in way.sessions:
                 if root in identities:
                     identity = identities[root]
-                    after = after.set(identity, compose(after.sessions[identity], effect, place, label))
+                    after = after.set(
+                        identity, compose(after.sessions[identity], effect, place, label, contract.reference)
+                    )
                     if effect.commits:
                         self.event(
                             result.COMMITTED,

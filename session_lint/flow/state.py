@@ -7,7 +7,7 @@ same state; the places that led there (the witness) come along for the trail, fi
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from session_lint import ir
 from session_lint.flow.values import Path, Value
@@ -31,8 +31,17 @@ class Mark(NamedTuple):
     text: str
 
 
+class Cause(NamedTuple):
+    """What has failed inside of a callee. path: the callee's file. function: its qualified name."""
+
+    path: str
+    function: str
+    place: ir.Place
+    text: str
+
+
 class Witness(NamedTuple):
-    """How a session came into its state."""
+    """How a session came into its state. causes: what failed inside of callees, the outermost first."""
 
     opened: Mark | None = None
     wrote: Mark | None = None
@@ -40,6 +49,7 @@ class Witness(NamedTuple):
     failed: Mark | None = None
     swallowed: Mark | None = None
     ended: Mark | None = None
+    causes: tuple[Cause, ...] = ()
 
 
 class SessionState(NamedTuple):
@@ -67,7 +77,13 @@ class SessionState(NamedTuple):
         return self[:10]
 
     def mark(self, **marks: Mark | None) -> SessionState:
-        return self._replace(witness=self.witness._replace(**marks))
+        changes: dict[str, Any] = dict(marks)
+        return self._replace(witness=self.witness._replace(**changes))
+
+    def failing(self, place: ir.Place, text: str, causes: tuple[Cause, ...] = ()) -> SessionState:
+        """The session after something has failed, which nobody has caught yet."""
+        failed = Mark(place, text)
+        return self._replace(witness=self.witness._replace(failed=failed, swallowed=None, causes=causes))
 
 
 class State:
