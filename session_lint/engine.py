@@ -60,17 +60,17 @@ def check(
         taken = inventory.take(paths, settings, stdin, cache)
         files = taken.files
         key = _project_key(files, settings)
-        results, notes = _known_results(cache, key)
+        results = _known_results(cache, key)
         wanted = [file for file in files if file.wanted]
         missing = [file for file in wanted if file.matters and file.path not in results]
         unchecked = inventory.unchecked(files)
         if missing or unchecked:
             taken.changed = True
-            added, notes = _analyse(files, missing, unchecked, settings, cache, progress, executor)
+            added = _analyse(files, missing, unchecked, settings, cache, progress, executor)
             results = {**results, **added}
             if stdin is None and added and not any([file.passing for file in files]):
-                cache.put("results", key, ({path: tuple(result) for path, result in results.items()}, notes))
-        report = Report(warnings=taken.problems, notes=[*notes, *_unjudged(files, results)])
+                cache.put("results", key, {path: tuple(result) for path, result in results.items()})
+        report = Report(warnings=taken.problems, notes=list(_unjudged(files, results)))
         _report(report, wanted, results, settings, _preview(cache), taken.memory)
         inventory.remember(taken, cache)
         report.notes += cache.notes
@@ -90,11 +90,9 @@ def _project_key(files: Iterable[File], settings: Settings) -> str:
     return digest.hexdigest()
 
 
-def _known_results(cache: Cache, key: str) -> tuple[dict[str, FileResult], list[str]]:
+def _known_results(cache: Cache, key: str) -> dict[str, FileResult]:
     value = cache.get("results", key)
-    if not isinstance(value, tuple):
-        return {}, []
-    return {path: FileResult(*plain) for path, plain in value[0].items()}, value[1]
+    return {path: FileResult(*plain) for path, plain in value.items()} if isinstance(value, dict) else {}
 
 
 def _analyse(
@@ -105,8 +103,8 @@ def _analyse(
     cache: Cache,
     progress: Progress | None,
     executor: concurrent.futures.Executor | None,
-) -> tuple[dict[str, FileResult], list[str]]:
-    """The results of the missing files by path, and lines for --verbose."""
+) -> dict[str, FileResult]:
+    """The results of the missing files by path."""
     from session_lint.syntax.batch import lower_all
 
     matter = [file for file in files if file.matters] if missing else []
@@ -118,20 +116,21 @@ def _analyse(
     }
     paths = [file.path for file in missing if file.path in trees]
     if not paths:
-        return broken, []
+        return broken
     from session_lint.judging import judge
 
-    judged, notes = judge(matter, trees, paths, settings)
-    return {**broken, **judged}, notes
+    return {**broken, **judge(files, trees, paths, settings)}
 
 
 def _unjudged(files: Iterable[File], results: dict[str, FileResult]) -> Iterator[str]:
-    """What the findings do without: files that nobody asked for, but that others may import."""
+    """What the findings do without, for --verbose."""
     for file in files:
-        if file.wanted or not file.matters:
-            continue
         result = results.get(file.path)
-        if result is not None and result.problem is not None:
+        if result is None:
+            continue
+        if file.wanted:
+            yield from result.notes
+        elif result.problem is not None:  # nobody has asked for it, but others may import it
             yield f"{file.path}: {result.problem[0]}; judged without it"
 
 

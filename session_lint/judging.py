@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from session_lint.checks import all_rules
@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 
 def judge(
     files: Sequence[File], trees: dict[str, Tree], wanted: Iterable[str], settings: Settings
-) -> tuple[dict[str, FileResult], list[str]]:
-    """The results of the wanted files by path, and lines for --verbose.
+) -> dict[str, FileResult]:
+    """The results of the wanted files by path.
 
-    files: all that may hold sessions. trees: their IR by path, but for those that could not be read.
+    files: all of the project. trees: the IR by path of those that may hold sessions and could be read.
     """
     modules = {
         file.path: Module(file.path, file.name, file.is_package, trees[file.path].module)
@@ -33,7 +33,57 @@ def judge(
     }
     project = Project(list(modules.values()), settings)
     results = {path: _judge(project, modules[path], trees[path], settings) for path in wanted}
-    return results, project.notes
+    names = _Names(files, project)
+    return {path: result._replace(notes=names.notes(modules[path])) for path, result in results.items()}
+
+
+class _Names:
+    """Says where a module's imports lead to nothing, or may lead to several files."""
+
+    def __init__(self, files: Sequence[File], project: Project) -> None:
+        self._project = project
+        self._broken = [file for file in files if file.problem is not None]
+        self._by_last: dict[str, list[Module]] = {}
+        for module in project.table.modules:
+            self._by_last.setdefault(module.name.rpartition(".")[2], []).append(module)
+
+    def notes(self, module: Module) -> tuple[str, ...]:
+        """Lines for --verbose."""
+        notes = [note for note in self._project.notes if note.startswith(f"{module.path}: ")]
+        said: set[str] = set()
+        for dotted in [*module.targets, *module.stars]:
+            # `from a.b import c`: c is a name in a.b or a module.
+            for name in (dotted.rpartition(".")[0], dotted):
+                if name and name not in said:
+                    said.add(name)
+                    notes += [f"{module.path}: imports {name}, {why}" for why in self._doubts(name, module)]
+        return tuple(notes)
+
+    def _doubts(self, name: str, near: Module) -> Iterator[str]:
+        found = self._project.table.find_module(name, near)
+        if found is None:
+            for file in self._broken:
+                if file.problem is not None and _ends(file.name, name):
+                    yield f"but {file.path} {file.problem.message}"
+            return
+        best = _nearness(found, near)
+        rivals = [
+            each for each in self._by_last[name.rpartition(".")[2]] if _ends(each.name, name) and each is not near
+        ]
+        others = [each.path for each in rivals if each is not found and _nearness(each, near) == best]
+        if others:
+            yield f"which may be {' or '.join([found.path, *others])}; the first is taken"
+
+
+def _ends(name: str, dotted: str) -> bool:
+    return name == dotted or name.endswith(f".{dotted}")
+
+
+def _nearness(module: Module, near: Module) -> tuple[int, int]:
+    """How many directories two modules share, and how deep the first one lies."""
+    ours, theirs = module.name.split("."), near.name.split(".")
+    shared = next((at for at, (one, other) in enumerate(zip(ours, theirs, strict=False)) if one != other), len(ours))
+    return shared, len(ours)
 
 
 def _judge(project: Project, module: Module, tree: Tree, settings: Settings) -> FileResult:

@@ -14,7 +14,8 @@ class FileResult(NamedTuple):
     """Plain in all its fields.
 
     problem: why the file could not be judged, None if it was. left_out: parts that could not, as problems. found:
-    findings. held: findings that somebody cleans up after, each with who. comments: suppression comments.
+    findings. held: findings that somebody cleans up after, each with who. comments: suppression comments. notes: what
+    the findings do without, for --verbose.
     """
 
     problem: Plain | None
@@ -23,6 +24,7 @@ class FileResult(NamedTuple):
     held: tuple[tuple[Plain, str], ...] = ()
     functions: int = 0
     comments: Plain = ()
+    notes: tuple[str, ...] = ()
 
 
 def not_analysed(path: str, problem: Problem) -> Finding:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -224,3 +225,149 @@ def test_a_buffer_stands_for_a_file_that_is_not_written_yet(tmp_path: Path) -> N
     (tmp_path / "x.py").write_text("def f(:\n")
     done = run(tmp_path, "-", "--stdin-filename", "x.py", "--ownership", "local", "--output-format", "json", input=GOOD)
     assert [finding["code"] for finding in json.loads(done.stdout)["findings"]] == ["SES101"]
+
+
+def test_a_very_long_file(tmp_path: Path) -> None:
+    function = "def f{0}(session: Session) -> None:\n    session.add({0})\n    session.commit()\n\n\n"
+    text = IMPORT + "\n\n" + "".join(function.format(number) for number in range(250)) + "x = 1\n" * 98_750
+    (tmp_path / "long.py").write_text(text)
+    done = run(tmp_path, "long.py", "--ownership", "local", "--output-format", "json")
+    document = json.loads(done.stdout)
+    assert (done.returncode, document["summary"]["lines"]) == (1, 100_003)
+    assert [finding["line"] for finding in document["findings"]] == [6 + 5 * number for number in range(250)]
+
+
+@pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="permissions don't bind this user")
+def test_a_file_that_may_not_be_read(tmp_path: Path) -> None:
+    (tmp_path / "secret.py").write_text(GOOD)
+    (tmp_path / "secret.py").chmod(0)
+    done = run(tmp_path, ".", "--output-format", "concise", "-q")
+    assert (done.returncode, done.stdout, done.stderr) == (
+        1,
+        "secret.py:1:1: SES902 cannot be read: Permission denied\n",
+        "",
+    )
+
+
+# ---------------------------------------------------------------------------------------------- between files
+
+JOB = """\
+from sqlalchemy import create_engine
+from sqlalchemy.orm import Session
+
+from app import repository
+
+
+def nightly() -> None:
+    with Session(create_engine("postgresql://localhost/shop")) as session:
+        repository.store(session)
+
+
+def weekly() -> None:
+    with Session(create_engine("postgresql://localhost/shop")) as session:
+        session.add(object())
+"""
+STORE = "def store(session):\n    session.add(object())\n    session.flush()\n"
+WEEKLY = "app/jobs.py:14:9: SES107 weekly writes with session and never commits"
+
+
+def project(directory: Path, repository: str | bytes) -> None:
+    (directory / "app").mkdir()
+    (directory / "pyproject.toml").write_text('[project]\nname = "shop"\n')
+    (directory / "app" / "jobs.py").write_text(JOB)
+    (directory / "app" / "repository.py").write_bytes(
+        repository if isinstance(repository, bytes) else repository.encode()
+    )
+
+
+# A module that others import, and what is said of it.
+BROKEN: dict[str, tuple[str | bytes, str]] = {
+    "no Python": (IMPORT + STORE.replace("):", ":"), "is not valid Python: '(' was never closed"),
+    "no text": (IMPORT.encode() + b"# \xff\n" + STORE.encode(), "is not UTF-8 text: byte 0xff at offset 37"),
+    "null bytes": (IMPORT + "\0" + STORE, "is not Python source: null byte at offset 35"),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_broken_module_costs_those_that_import_it_only_what_it_says(tmp_path: Path, name: str) -> None:
+    text, problem = BROKEN[name]
+    project(tmp_path, text)
+    done = run(tmp_path, ".", "--output-format", "concise", "-q", "--verbose")
+    first, second = done.stdout.splitlines()
+    assert done.returncode == 1
+    assert first.startswith(WEEKLY), "the rest is judged"
+    assert re.fullmatch(rf"app/repository\.py:2:\d+: SES902 {re.escape(problem)}", second)
+    assert done.stderr == (
+        f"session-lint: settings: none; root: {tmp_path}\n"
+        f"session-lint: app/jobs.py: imports app.repository, but app/repository.py {problem}\n"
+    )
+    done = run(tmp_path, "app/jobs.py", "--output-format", "concise", "-q", "--verbose")
+    assert (done.returncode, done.stdout) == (1, f"{first}\n")
+    assert done.stderr.splitlines()[1:] == [
+        f"session-lint: app/jobs.py: imports app.repository, but app/repository.py {problem}",
+        f"session-lint: app/repository.py: {problem}; judged without it",
+    ]
+
+
+def test_two_modules_of_one_name(tmp_path: Path) -> None:
+    project(tmp_path, STORE)
+    for top, text in (("one", STORE), ("two", STORE.replace("flush", "commit"))):
+        (tmp_path / top / "lib").mkdir(parents=True)
+        (tmp_path / top / "lib" / "repository.py").write_text(text)
+    (tmp_path / "app" / "jobs.py").write_text(JOB.replace("from app", "from lib"))
+    results = [run(tmp_path, path, "--output-format", "concise", "-q", "-v") for path in (".", "app/jobs.py", ".")]
+    assert [done.stdout for done in results] == [results[0].stdout] * 3
+    assert "app/jobs.py:9:9: SES107 nightly" in results[0].stdout, "as the first one says"
+    assert results[0].stderr.partition("\n")[2] == (
+        "session-lint: app/jobs.py: imports lib.repository, which may be one/lib/repository.py or "
+        "two/lib/repository.py; the first is taken\n"
+    )
+    # The nearer one is meant, and there is nothing to say about it.
+    (tmp_path / "two" / "jobs.py").write_text(JOB.replace("from app", "from lib"))
+    done = run(tmp_path, "two/jobs.py", "--output-format", "concise", "-q", "-v")
+    assert "nightly" not in done.stdout
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_imports_that_lead_nowhere(tmp_path: Path) -> None:
+    project(
+        tmp_path, "from .missing import store\nfrom ..... import above\nfrom nowhere.at_all import *\nimport app.jobs\n"
+    )
+    done = run(tmp_path, ".", "--output-format", "concise", "-q")
+    assert (done.returncode, done.stderr) == (1, "")
+    assert [line.partition(" weekly")[0] for line in done.stdout.splitlines()] == ["app/jobs.py:14:9: SES107"]
+
+
+# ---------------------------------------------------------------------------------------------- wrong settings
+
+WRONG: dict[str, tuple[str, str]] = {
+    "an unknown code": ('select = ["SES-101"]', 'select: unknown rule "SES-101"; did you mean "SES101"?'),
+    "an unknown key": ("selct = []", 'unknown key "selct"; did you mean "select"?'),
+    "a wrong type": ("jobs = true", "jobs must be a whole number from 1, not true"),
+    "no TOML": ("jobs = = 1", "is not valid TOML: Invalid value (at line 3, column 8)"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_wrong_settings_are_one_line_and_nothing_is_linted(tmp_path: Path, name: str) -> None:
+    table, message = WRONG[name]
+    (tmp_path / "good.py").write_text(GOOD)
+    (tmp_path / "pyproject.toml").write_text(f"# shop\n[tool.session-lint]\n{table}\n")
+    command = [sys.executable, "-m", "session_lint", "check", "--exit-zero"]
+    environment = {**os.environ, "PYTHONPATH": str(Path(session_lint.__file__).parents[1])}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == f"session-lint: error: pyproject.toml: {message}\n"
+
+
+def test_unknown_codes_on_the_command_line(tmp_path: Path) -> None:
+    (tmp_path / "good.py").write_text(GOOD)
+    for option, code, message in [
+        ("--select", "SES-101", 'unknown rule "SES-101"; did you mean "SES101"?'),
+        ("--ignore", "E501", 'unknown rule "E501"'),
+        ("--extend-select", "ses101", 'unknown rule "ses101"; did you mean "SES101"?'),
+    ]:
+        done = run(tmp_path, option, code)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert done.stderr.startswith(f"session-lint: error: {option}: {message}")
+        assert done.stderr.count("\n") == 1
