@@ -37,6 +37,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _explain(options)
         if options.command == "rules":
             return _rules(options)
+        if options.command == "confirm":
+            return _confirm(options)
         return _check(options)
     except KeyboardInterrupt:
         say("interrupted")
@@ -73,6 +75,7 @@ _FAILURES = {
     "session_lint.settings": ("SettingsError",),
     "session_lint.source.discovery": ("UsageError",),
     "session_lint.rulebook": ("UnknownRule", "RuleBookError"),
+    "session_lint.runtime.confirm": ("ConfirmError", "PostgresUnavailableError"),
 }
 
 
@@ -104,25 +107,45 @@ _LISTS = ("select", "extend_select", "ignore", "exclude", "extend_exclude")
 
 
 def _check(options: argparse.Namespace) -> int:
-    from session_lint.settings import load, show
+    from session_lint.settings import show
 
     paths, stdin_path = _paths(options)
-    overrides: dict[str, object] = {name: getattr(options, name) for name in _OVERRIDES}
-    for name in _LISTS:
-        lists = getattr(options, name)
-        overrides[name] = None if lists is None else [item for items in lists for item in items]
-    settings = load(_start(paths), config=options.config, isolated=options.isolated, overrides=overrides)
+    settings = _settings(options, paths)
     if options.show_settings:
         write(show(settings), None, for_people=True)
         return FOUND_NOTHING
 
     report = _run(paths, settings, stdin_path, quiet=options.quiet)
+    if options.verdicts is not None:
+        _add_verdicts(report, options.verdicts)
     status = FOUND if report.findings and not options.exit_zero else FOUND_NOTHING
     try:
         _show(report, settings, options)
     except BrokenPipeError:
         forget_output()  # the reader has seen enough; what was found stays found
     return status
+
+
+def _settings(options: argparse.Namespace, paths: Sequence[Path]) -> Settings:
+    from session_lint.settings import load
+
+    overrides: dict[str, object] = {name: getattr(options, name) for name in _OVERRIDES}
+    for name in _LISTS:
+        lists = getattr(options, name)
+        overrides[name] = None if lists is None else [item for items in lists for item in items]
+    return load(_start(paths), config=options.config, isolated=options.isolated, overrides=overrides)
+
+
+def _add_verdicts(report: Report, file: Path) -> None:
+    import json
+
+    from session_lint.runtime.verdicts import with_verdicts
+
+    try:
+        document = json.loads(file.read_text(encoding="utf-8"))
+        report.findings = with_verdicts(report.findings, document)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CommandError(f"{file}: not the JSON of session-lint confirm ({error})") from error
 
 
 def _paths(options: argparse.Namespace) -> tuple[list[Path], Path | None]:
@@ -220,6 +243,30 @@ def _show(report: Report, settings: Settings, options: argparse.Namespace) -> No
         hint = ruff_hint(settings.root)
         if hint is not None:
             say(f"hint: {hint}")
+
+
+# ----------------------------------------------------------------------------------------------------- confirm
+
+
+def _confirm(options: argparse.Namespace) -> int:
+    from session_lint.runtime import confirm
+    from session_lint.source.discovery import discover
+
+    paths, stdin_path = _paths(options)
+    settings = _settings(options, paths)
+    report = _run(paths, settings, stdin_path, quiet=options.quiet)
+    files = [file.display for file in discover(paths, settings).files]
+    verdicts, tests_status = confirm.confirm(report, files, options.tests, quiet=options.quiet)
+    if options.output_format == "text":
+        write(confirm.as_text(verdicts), options.output_file, for_people=True)
+    elif options.output_format == "json":
+        write(confirm.as_json(report, verdicts, None), options.output_file, for_people=False)
+    else:
+        _show(confirm.with_verdicts(report, verdicts), settings, options)
+    if tests_status:
+        say(f"warning: the tests ended with exit status {tests_status}")
+    found = verdicts.findings or verdicts.missed
+    return FOUND if found and not options.exit_zero else FOUND_NOTHING
 
 
 # ----------------------------------------------------------------------------------------------- explain, rules

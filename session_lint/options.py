@@ -36,12 +36,16 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", prog=parser.prog, parser_class=_Parser)
     check = commands.add_parser("check", help="lint files and directories", allow_abbrev=False)
     _check_options(check)
+    confirm = commands.add_parser(
+        "confirm", help="prove the findings: session-lint confirm PATHS -- pytest TESTS", allow_abbrev=False
+    )
+    _check_options(confirm)
     explain = commands.add_parser("explain", help="show a rule's page", allow_abbrev=False)
     explain.add_argument("rule", metavar="CODE", help="such as SES101, or the rule's name")
     _color_option(explain)
     rules = commands.add_parser("rules", help="list the rules", allow_abbrev=False)
     rules.add_argument("--output-format", choices=("text", "json", "markdown"), default="text")
-    for command in (check, explain, rules):
+    for command in (check, confirm, explain, rules):
         command.add_argument("-v", "--verbose", action="store_true", help="say more on standard error")
 
     if not arguments:
@@ -52,8 +56,13 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         raise CommandError(f"{first} stands before the command; write session-lint check {first}")
     if not first.startswith("-") and first not in commands.choices:
         raise CommandError(_unknown_command(first, list(commands.choices)))
+    tests: list[str] = []
+    if first == "confirm" and "--" in arguments:
+        end = list(arguments).index("--")
+        arguments, tests = arguments[:end], list(arguments[end + 1 :])
     options, unknown = parser.parse_known_args(arguments)
-    if options.command == "check" and not any(word.startswith("-") for word in unknown):
+    options.tests = tests
+    if options.command in {"check", "confirm"} and not any(word.startswith("-") for word in unknown):
         # argparse takes only the first group of paths: "check a.py --statistics b.py".
         options.paths.extend(unknown)
         unknown = []
@@ -130,6 +139,7 @@ def _check_options(parser: argparse.ArgumentParser) -> None:
     output = parser.add_argument_group("output")
     output.add_argument("--output-format", choices=FORMATS, default="text")
     output.add_argument("--output-file", metavar="FILE", type=Path, help="write there instead of standard output")
+    output.add_argument("--verdicts", metavar="FILE", type=Path, help="show the verdicts of confirm's JSON, too")
     output.add_argument("--statistics", action="store_true", help="count the findings of each rule")
     output.add_argument("--exit-zero", action="store_true", help="exit with 0 even if something is found")
     output.add_argument("-q", "--quiet", action="store_true", help="findings only: no summary, warnings or hints")

@@ -35,6 +35,9 @@ class Oracle(str, enum.Enum):
     BROKEN_DEPENDENCY = "dependency without a session"
 
 
+LIFETIME = frozenset({Oracle.LEAKED_CONNECTION, Oracle.OPEN_TRANSACTION, Oracle.DEAD_SESSION})
+"""What is true only until somebody cleans up: it counts if it is still so when the owner is done."""
+
 _LEFT_BEHIND = (Oracle.LEAKED_CONNECTION, Oracle.OPEN_TRANSACTION, Oracle.DEAD_SESSION)
 _USED_AGAIN = (Oracle.DEAD_SESSION, Oracle.POISONED_SESSION)
 _LEAK = (Oracle.LEAKED_CONNECTION, Oracle.OPEN_TRANSACTION, Oracle.POOL_EXHAUSTED)
@@ -86,11 +89,18 @@ class Evidence:
     facts: Mapping[str, str] = field(default_factory=dict)
     fault: str = ""
     test: str = ""
+    subject: object = field(default=None, compare=False, repr=False)
+    """The ConnectionUse or SessionRecord that it speaks of, while that is at hand."""
 
     def __str__(self) -> str:
         facts = ", ".join(f"{name} {value}" for name, value in self.facts.items())
         opened = f"; opened at {self.opened}" if self.opened else ""
         return f"{self.oracle.value}: {self.message}{f' ({facts})' if facts else ''}{opened}"
+
+    @property
+    def key(self) -> tuple[object, ...]:
+        """Equal for evidence that says the same of the same place."""
+        return (self.oracle, self.opened, self.places)
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""

@@ -58,7 +58,7 @@ class Step:
     at: str = ""
 
     def __str__(self) -> str:
-        return f"{self.fault.value} at {self.kind.value} {self.point + 1}{f', {self.at}' if self.at else ''}"
+        return f"{self.fault.value} in the {self.kind.value} {f'at {self.at}' if self.at else self.point + 1}"
 
 
 class Injector:

@@ -41,7 +41,13 @@ def judge(case: Case) -> list[Evidence]:
 
 
 def _evidence(
-    case: Case, oracle: Oracle, message: str, opened: Frames | None, frames: Iterable[Frames], **facts: object
+    case: Case,
+    oracle: Oracle,
+    message: str,
+    opened: Frames | None,
+    frames: Iterable[Frames],
+    subject: object = None,
+    **facts: object,
 ) -> Evidence:
     return Evidence(
         oracle,
@@ -50,6 +56,7 @@ def _evidence(
         places([*([opened] if opened else []), *frames]),
         {name.replace("_", " "): str(value) for name, value in facts.items() if value not in ("", None)},
         case.fault,
+        subject=subject,
     )
 
 
@@ -68,6 +75,8 @@ def leaked_connections(case: Case) -> Iterator[Evidence]:
     """A connection that the pool still misses, and the transaction that it holds open."""
     out = case.recording.out
     for use in out:
+        if use.exempt or (use.session is not None and use.session.exempt):
+            continue
         pid = backend_pid(use.pool_record.dbapi_connection) if use.pool_record is not None else None
         state = case.observers.of(use.engine).state(pid)
         last = use.operations[-1] if use.operations else None
@@ -78,19 +87,18 @@ def leaked_connections(case: Case) -> Iterator[Evidence]:
             "last": last.kind.value if last else "",
             "sqlstate": sqlstate(next((o.error for o in reversed(use.operations) if o.error), None)),
         }
-        yield _evidence(case, Oracle.LEAKED_CONNECTION, owner, _opened(use), _moments(use), **facts)
+        opened, moments = _opened(use), _moments(use)
+        yield _evidence(case, Oracle.LEAKED_CONNECTION, owner, opened, moments, use, **facts)
         if state.startswith(IDLE_IN_TRANSACTION):
-            yield _evidence(
-                case, Oracle.OPEN_TRANSACTION, f"the server waits in a transaction: {state}", _opened(use),
-                _moments(use), **facts,
-            )  # fmt: skip
+            message = f"the server waits in a transaction: {state}"
+            yield _evidence(case, Oracle.OPEN_TRANSACTION, message, opened, moments, use, **facts)
 
 
 def dead_sessions(case: Case) -> Iterator[Evidence]:
     """A session that nobody rolled back after a failure: its next use raises."""
     for record in case.recording.sessions:
         session = record.session
-        if session is None:
+        if session is None or record.exempt:
             continue
         lost = any([operation.kind is Kind.INVALIDATE for operation in record.operations])
         if not session.is_active or (lost and session.in_transaction()):
@@ -101,7 +109,8 @@ def dead_sessions(case: Case) -> Iterator[Evidence]:
                 f"{record.kind} was not rolled back after {failed.kind.value if failed else 'a statement'} failed",
                 record.opened,
                 (operation.frames for operation in record.operations),
-                is_active=session.is_active,
+                record,
+                is_active="True, but its connection is gone" if session.is_active else "False",
                 sqlstate=sqlstate(failed.error) if failed else "",
             )
 

@@ -61,6 +61,8 @@ class Probe:
         self.recording = Recording()
         self.lost = ""
         self.observers = observers or Observers()
+        self.exempt = False
+        """Whether what is opened now belongs to somebody who outlives the recording."""
         self._ask = ask
         self.on_wait: Callable[[Operation], None] = _nothing
         self.on_checkin: Callable[[ConnectionUse, Any], None] = _nothing
@@ -109,7 +111,7 @@ class Probe:
     @_guarded
     def _made(self, session: Session) -> None:
         record = self._sessions.made(session, here(3))
-        record.recording = self.recording
+        record.recording, record.exempt = self.recording, self.exempt
         self.recording.sessions.append(record)
 
     # ------------------------------------------------------------------------------------------------------- pool
@@ -118,6 +120,7 @@ class Probe:
     def _checkout(self, dbapi_connection: Any, record: Any, proxy: Any) -> None:
         recording, who = self.recording, whoever()
         use = ConnectionUse(len(recording.uses) + 1, here(4), who, proxy, record)
+        use.exempt = self.exempt
         recording.uses.append(use)
         self._uses[id(record)] = use
         self._by_proxy[id(proxy)] = use

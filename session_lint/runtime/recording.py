@@ -82,6 +82,8 @@ class SessionRecord:
     session: Any = None
     """Held strongly while it is in a transaction: what it leaves behind is judged before any garbage collection."""
     recording: Recording | None = None
+    exempt: bool = False
+    """Its owner outlives the recording, so that nothing is left behind."""
     unflushed: list[Frames] = field(default_factory=list)
     """Where objects that were added were thrown away before anything was written."""
     operations: list[Operation] = field(default_factory=list)
@@ -108,6 +110,7 @@ class ConnectionUse:
     waiting: tuple[Operation, float] | None = None
     operations: list[Operation] = field(default_factory=list)
     serial: int = 0
+    exempt: bool = False
 
     @property
     def out(self) -> bool:

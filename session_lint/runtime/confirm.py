@@ -1,0 +1,163 @@
+"""`session-lint confirm PATHS -- COMMAND`: findings, then the project's own tests with real faults, then verdicts.
+
+The command runs in its own process, with its own interpreter, and pytest there loads our plugin; this process starts
+the PostgreSQL server, reads what the plugin has written and joins it with the findings.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from session_lint.findings import Affected, Finding, Report, Verdict
+from session_lint.reporters.json import as_dict
+from session_lint.reporters.json import render as render_json
+from session_lint.runtime.evidence import Evidence
+from session_lint.runtime.postgres import ENVIRONMENT, PostgresUnavailableError, running_server
+from session_lint.runtime.report import RunReport
+from session_lint.runtime.verdicts import Judged, Verdicts, judge
+
+PLUGIN = "session_lint.plugins.pytest"
+_RAN = {0, 1}  # pytest: all passed, some failed
+
+
+class ConfirmError(Exception):
+    """The tests could not be run. The text is one line."""
+
+
+def run_tests(command: Sequence[str], *, quiet: bool = False) -> tuple[RunReport, int]:
+    """Run the project's test command with faults; gives what it has shown and its exit status.
+
+    Raises:
+        ConfirmError: the command can't be started, or pytest did not run in it with our plugin.
+        PostgresUnavailableError: there is no server to be had.
+    """
+    if not command:
+        raise ConfirmError("name the tests' command after --, as in: session-lint confirm src/ -- pytest tests/")
+    with running_server() as server, tempfile.TemporaryDirectory() as directory:
+        file = Path(directory, "report.json")
+        environment = _environment(os.environ, file, server.url())
+        output = subprocess.DEVNULL if quiet else sys.stderr  # standard output is for the verdicts
+        try:
+            process = subprocess.run(_command(command), check=False, env=environment, stdout=output)
+        except OSError as error:
+            raise ConfirmError(f"cannot run {command[0]}: {error.strerror or error}") from error
+        if not file.exists():
+            raise ConfirmError(
+                f"the command ended with exit status {process.returncode} and pytest did not report; "
+                "is session-lint[runtime] installed where it runs?"
+            )
+        report = RunReport.from_dict(json.loads(file.read_text(encoding="utf-8")))
+    return report, process.returncode
+
+
+def _command(command: Sequence[str]) -> list[str]:
+    """`pytest` means that of this interpreter, if it has one: another's, first on PATH, would lack the plugin."""
+    if command[0] == "pytest" and importlib.util.find_spec("pytest") is not None:
+        return [sys.executable, "-m", "pytest", *command[1:]]
+    return list(command)
+
+
+def _environment(environment: Mapping[str, str], file: Path, url: str) -> dict[str, str]:
+    """Options for every pytest below the command, however deep a Makefile or tox hides it."""
+    options = ["--session-lint-faults", "--session-lint-exit-zero", f"--session-lint-report='{file}'"]
+    if not importlib.metadata.entry_points(group="pytest11", name="session_lint"):
+        options.insert(0, f"-p {PLUGIN}")  # a checkout that was installed before it had the entry point
+    own = environment.get("PYTEST_ADDOPTS", "")
+    return {**environment, "PYTEST_ADDOPTS": " ".join([own, *options]).strip(), ENVIRONMENT: url}
+
+
+def confirm(
+    report: Report, files: Iterable[str], command: Sequence[str], *, quiet: bool = False
+) -> tuple[Verdicts, int]:
+    """Run the tests and judge the findings of a static report of these files by them."""
+    runs, status = run_tests(command, quiet=quiet)
+    return judge(report.findings, [*report.held_back, *report.mitigated], files, runs), status
+
+
+# ------------------------------------------------------------------------------------------------------ what is shown
+
+
+def with_verdicts(report: Report, verdicts: Verdicts) -> Report:
+    """The static report with the verdicts in its findings, for the formats that have a place for them."""
+    findings = [replace(j.subject, verdict=j.verdict) for j in verdicts.findings if isinstance(j.subject, Finding)]
+    return replace(report, findings=findings)
+
+
+def as_json(report: Report, verdicts: Verdicts, context: Any) -> str:
+    """The JSON of `check`, with the evidence of each finding, of what it exposes, and what was missed."""
+    document = json.loads(render_json(replace(report, findings=[]), context))
+    document["findings"] = [_finding(judged) for judged in verdicts.findings]
+    document["missed"] = [evidence.as_dict() for evidence in verdicts.missed]
+    counts = {verdict.value: sum(j.verdict is verdict for j in verdicts.findings) for verdict in Verdict}
+    document["summary"] |= {"findings": len(verdicts.findings), "verdicts": counts}
+    document["summary"] |= {"tests": verdicts.report.tests, "runs_with_a_fault": verdicts.report.runs}
+    return json.dumps(document, indent=2) + "\n"
+
+
+def _finding(judged: Judged) -> dict[str, object]:
+    assert isinstance(judged.subject, Finding)
+    entry = as_dict(replace(judged.subject, verdict=judged.verdict))
+    entry |= {"evidence": [e.as_dict() for e in judged.evidence], "reached": judged.reached}
+    affects: Any = entry["affects"]
+    for each, exposed in zip(affects, judged.exposed, strict=True):
+        each |= {"verdict": exposed.verdict.value, "evidence": [e.as_dict() for e in exposed.evidence]}
+        each |= {"reached": exposed.reached}
+    return entry
+
+
+def as_text(verdicts: Verdicts) -> str:
+    """The table for people: each finding with its verdict and one proof of each kind."""
+    lines: list[str] = []
+    for judged in verdicts.findings:
+        lines.append(f"{judged.verdict.value:<15} {_name(judged.subject)}")
+        lines += _proofs(judged, "    ")
+        for exposed in judged.exposed:
+            lines.append(f"    {exposed.verdict.value:<15} exposed: {_name(exposed.subject)}")
+            lines += _proofs(exposed, "        ")
+        lines.append("")
+    if verdicts.missed:
+        lines.append("missed by the analysis:")
+        lines += [f"    {_said(evidence)}" for evidence in verdicts.missed]
+        lines.append("")
+    return "\n".join([*lines, summary(verdicts)]) + "\n"
+
+
+def summary(verdicts: Verdicts) -> str:
+    """The last line."""
+    counts = [(verdict, sum(j.verdict is verdict for j in verdicts.findings)) for verdict in Verdict]
+    parts = ", ".join(f"{count} {verdict.value}" for verdict, count in counts if count) or "nothing to confirm"
+    report = verdicts.report
+    return f"{parts}; {len(verdicts.missed)} missed; {report.tests} tests, {report.runs} runs with a fault."
+
+
+def _name(subject: Finding | Affected) -> str:
+    place = f"{subject.path}:{subject.line} {subject.function}".rstrip()
+    return f"{subject.code} {subject.name}: {place}" if isinstance(subject, Finding) else place
+
+
+def _proofs(judged: Judged, indent: str) -> list[str]:
+    if not judged.evidence:
+        return [f"{indent}reached by {judged.reached}"] if judged.reached else []
+    first: dict[object, Evidence] = {}
+    for evidence in judged.evidence:
+        first.setdefault(evidence.oracle, evidence)
+    return [f"{indent}{_said(evidence)}" for evidence in first.values()]
+
+
+def _said(evidence: Evidence) -> str:
+    facts = "; ".join(f"{name}: {value}" for name, value in evidence.facts.items())
+    how = evidence.fault or "nothing was made to fail"
+    return f"{evidence.oracle.value} ({facts}) <- {how} [{evidence.test}]"
+
+
+__all__ = ["ConfirmError", "PostgresUnavailableError", "as_json", "as_text", "confirm", "summary", "with_verdicts"]

@@ -1,0 +1,201 @@
+"""`session-lint confirm` on the fixtures: what PostgreSQL says of every finding, and of every item of the report."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from session_lint.runtime.postgres import ENVIRONMENT, PostgresServer
+
+pytestmark = pytest.mark.postgres
+
+FIXTURE = Path(__file__).resolve().parents[2] / "fixtures" / "thread_handlers"
+
+# The handlers of the report, by its items' numbers. Of item 4 the report itself says that it works.
+HANDLERS = {
+    1: "update_thread",
+    2: "create_thread",
+    3: "get_thread",
+    5: "delete_thread",
+    6: "auto_rename",
+    7: "list_threads",
+}
+STATES = {8: "dead session", 10: "leaked connection", 11: "open transaction left behind"}
+
+
+@dataclass
+class Confirmed:
+    status: int
+    output: str
+    errors: str
+
+    @property
+    def document(self) -> dict[str, Any]:
+        document: dict[str, Any] = json.loads(self.output)
+        return document
+
+
+def confirm(variant: str, postgres: PostgresServer, *options: str, directory: Path = FIXTURE) -> Confirmed:
+    command = [sys.executable, "-m", "session_lint", "confirm", "--no-cache", *options, variant, "--", "pytest", "-q"]
+    environment = {**os.environ, ENVIRONMENT: postgres.url()}
+    environment.pop("PYTEST_ADDOPTS", None)
+    environment.pop("PYTEST_XDIST_WORKER", None)
+    done = subprocess.run(
+        [*command, "-p", "no:cacheprovider", variant],
+        cwd=directory, env=environment, check=False, text=True, capture_output=True, timeout=600,
+    )  # fmt: skip
+    return Confirmed(done.returncode, done.stdout, done.stderr)
+
+
+def oracles(entry: dict[str, Any]) -> set[str]:
+    return {evidence["oracle"] for evidence in entry["evidence"]}
+
+
+@pytest.mark.slow
+def test_before_every_item_of_the_report_is_confirmed(postgres: PostgresServer) -> None:
+    done = confirm("before", postgres, "--output-format=json")
+    assert done.status == 1, done.errors
+    (finding,) = done.document["findings"]
+    assert (finding["code"], finding["verdict"], finding["function"]) == ("SES202", "confirmed", "get_db")
+    exposed = {affected["function"]: affected for affected in finding["affects"]}
+    for function in HANDLERS.values():
+        assert exposed[function]["verdict"] == "confirmed", function
+        assert {"leaked connection", "dead session"} <= oracles(exposed[function])
+        for evidence in exposed[function]["evidence"]:
+            assert evidence["fault"]
+            assert "before/test_threads.py::test_" in evidence["test"]
+    assert set(STATES.values()) <= oracles(finding)
+    # Neither item 4 nor the two handlers that are sound: nothing else is exposed.
+    assert set(exposed) == set(HANDLERS.values())
+    assert done.document["missed"] == []
+
+
+@pytest.mark.slow
+def test_after_only_cancellation_is_left(postgres: PostgresServer) -> None:
+    done = confirm("after", postgres, "--output-format=json")
+    (finding,) = done.document["findings"]
+    assert (finding["code"], finding["verdict"]) == ("SES202", "confirmed")
+    assert {evidence["fault"].split(" in ")[0] for evidence in finding["evidence"]} == {"task cancelled"}
+    (exposed,) = finding["affects"]
+    assert (exposed["function"], exposed["verdict"]) == ("auto_rename", "confirmed")
+    (leak,) = [e for e in exposed["evidence"] if e["oracle"] == "leaked connection"]
+    assert leak["facts"]["state"] == "idle in transaction"
+    assert "in suggest_title" in leak["fault"]
+    assert done.document["missed"] == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("variant", ["guarded", "recommended"])
+def test_what_is_sound_confirms_nothing(variant: str, postgres: PostgresServer) -> None:
+    done = confirm(variant, postgres, "--output-format=json")
+    assert done.status == 0, done.errors
+    assert (done.document["findings"], done.document["missed"]) == ([], [])
+    assert done.document["summary"]["runs_with_a_fault"] > 50
+
+
+PROJECT = {
+    "shop.py": """
+from sqlalchemy import text
+from sqlalchemy.orm import Session
+
+
+def leaks(engine) -> int:
+    session = Session(engine)
+    return session.scalar(text("SELECT 1"))
+
+
+def never_tested(engine) -> int:
+    session = Session(engine)
+    return session.scalar(text("SELECT 1"))
+
+
+def of_no_session() -> int:
+    return 1
+""",
+    "test_shop.py": """
+import pytest
+from shop import leaks, of_no_session
+from sqlalchemy import create_engine
+
+
+@pytest.fixture
+def engine(session_lint_database):
+    return create_engine(session_lint_database.url("psycopg"))
+
+
+def test_leaks(engine):
+    assert leaks(engine) == of_no_session()
+""",
+    "session-lint.toml": "",
+}
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    for name, text in PROJECT.items():
+        (tmp_path / name).write_text(text)
+    return tmp_path
+
+
+def test_the_table_and_later_runs_of_check(project: Path, postgres: PostgresServer) -> None:
+    done = confirm(".", postgres, directory=project)
+    assert "confirmed       SES201 session-never-closed: shop.py:7 leaks" in done.output
+    assert "leaked connection (checked out: 1; state: idle in transaction" in done.output
+    assert "<- nothing was made to fail [test_shop.py::test_leaks]" in done.output
+    assert "not reached     SES201 session-never-closed: shop.py:12 never_tested" in done.output
+    assert done.output.splitlines()[-1].startswith("1 confirmed, 1 not reached; 0 missed; 1 tests, ")
+
+    confirm(".", postgres, "--output-format=json", "--output-file=verdicts.json", directory=project)
+    check = [sys.executable, "-m", "session_lint", "check", "--no-cache", "--output-format=json"]
+    later = subprocess.run(
+        [*check, "--verdicts", "verdicts.json", "."], cwd=project, check=False, text=True, capture_output=True
+    )
+    verdicts = [finding["verdict"] for finding in json.loads(later.stdout)["findings"]]
+    assert verdicts == ["confirmed", "not reached"]
+
+
+def test_sarif_carries_the_verdict(project: Path, postgres: PostgresServer) -> None:
+    done = confirm(".", postgres, "--output-format=sarif", directory=project)
+    results = done.document["runs"][0]["results"]
+    assert [result["properties"]["verdict"] for result in results] == ["confirmed", "not reached"]
+
+
+def test_what_the_analysis_does_not_see_is_listed_as_missed(project: Path, postgres: PostgresServer) -> None:
+    done = confirm(".", postgres, "--select=SES107", "--output-format=json", directory=project)
+    assert done.document["findings"] == []
+    assert {evidence["oracle"] for evidence in done.document["missed"]} == {
+        "leaked connection",
+        "open transaction left behind",
+        "dead session",
+    }
+    assert done.status == 1
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        ([], "name the tests' command after --"),
+        (["no-such-command"], "cannot run no-such-command: No such file or directory"),
+        (
+            [sys.executable, "-c", "raise SystemExit(3)"],
+            "the command ended with exit status 3 and pytest did not report",
+        ),
+    ],
+)
+def test_tests_that_cannot_be_run_are_one_line(
+    command: list[str], message: str, project: Path, postgres: PostgresServer
+) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "session_lint", "confirm", "--no-cache", ".", "--", *command],
+        cwd=project, env={**os.environ, ENVIRONMENT: postgres.url()}, check=False, text=True, capture_output=True,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr

@@ -1,0 +1,303 @@
+"""The plugin in pytest itself, in a child process, on small projects: what it says, and what it leaves alone."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import subprocess
+import sys
+import textwrap
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from session_lint.runtime.confirm import PLUGIN
+from session_lint.runtime.postgres import ENVIRONMENT, PostgresServer
+
+pytestmark = pytest.mark.postgres
+
+APP = """
+from sqlalchemy import String, text
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
+
+class Base(DeclarativeBase):
+    pass
+
+class User(Base):
+    __tablename__ = "users"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(String(50))
+
+def leaks(engine):
+    session = Session(engine)
+    return session.scalar(text("SELECT 1"))
+
+def closes(engine):
+    with Session(engine) as session:
+        return session.scalar(text("SELECT 1"))
+
+def closes_unless_it_fails(engine):
+    session = Session(engine)
+    session.add(User(name="a"))
+    session.commit()
+    session.close()
+"""
+
+CONFTEST = """
+import pytest
+from app import Base
+from sqlalchemy import create_engine
+from sqlalchemy.orm import Session
+
+@pytest.fixture
+def engine(session_lint_database):
+    engine = create_engine(session_lint_database.url("psycopg"))
+    Base.metadata.create_all(engine)
+    yield engine
+    engine.dispose()
+
+@pytest.fixture(scope="session")
+def long_lived(session_lint_postgres):
+    with session_lint_postgres.new_database() as database:
+        session = Session(create_engine(database.url("psycopg")))
+        session.connection()
+        yield session
+        session.close()
+"""
+
+
+@dataclass
+class Ran:
+    status: int
+    output: str
+    report: dict[str, Any]
+
+    @property
+    def oracles(self) -> list[str]:
+        return sorted({evidence["oracle"] for evidence in self.report["evidence"]})
+
+
+Run = Callable[..., Ran]
+
+
+@pytest.fixture
+def run(tmp_path: Path, postgres: PostgresServer) -> Run:
+    def run(tests: str, *options: str, conftest: str = CONFTEST) -> Ran:
+        (tmp_path / "app.py").write_text(APP)
+        (tmp_path / "conftest.py").write_text(conftest)
+        (tmp_path / "pytest.ini").write_text("[pytest]\n")
+        (tmp_path / "test_it.py").write_text("import asyncio, pytest\nfrom app import *\n" + textwrap.dedent(tests))
+        file = tmp_path / "report.json"
+        if not importlib.metadata.entry_points(group="pytest11", name="session_lint"):
+            options = ("-p", PLUGIN, *options)
+        command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *options]
+        if any(option.startswith("--session-lint") for option in options):
+            command.append(f"--session-lint-report={file}")
+        environment = {**os.environ, ENVIRONMENT: postgres.url(), "PYTHONPATH": str(tmp_path)}
+        environment.pop("PYTEST_ADDOPTS", None)
+        done = subprocess.run(
+            command, cwd=tmp_path, env=environment, check=False, text=True, capture_output=True, timeout=300
+        )
+        report = json.loads(file.read_text()) if file.exists() else {}
+        return Ran(done.returncode, done.stdout + done.stderr, report)
+
+    return run
+
+
+def test_it_is_off_unless_asked_for(run: Run) -> None:
+    ran = run(
+        """
+        import gc, sys
+        def test_leak(engine):
+            assert leaks(engine) == 1
+            gc.collect()  # CPython 3.11 fails when it happens in the middle of somebody's ast.parse
+        def test_nothing_is_imported():
+            assert "session_lint.runtime.probe" not in sys.modules
+        """
+    )
+    assert (ran.status, ran.report) == (0, {}), ran.output
+    assert "session-lint" not in ran.output
+
+
+def test_a_leak_is_reported_with_the_place_that_opened_it(run: Run) -> None:
+    ran = run("def test_leak(engine):\n    assert leaks(engine) == 1\n", "--session-lint")
+    assert ran.status == 1
+    assert ran.oracles == ["leaked connection", "open transaction left behind"]
+    evidence = ran.report["evidence"][0]
+    assert (evidence["opened"]["path"], evidence["opened"]["function"]) == ("app.py", "leaks")
+    assert (evidence["facts"]["state"], evidence["test"]) == ("idle in transaction", "test_it.py::test_leak")
+    assert "leaked connection: Session left open" in ran.output
+    assert "opened at app.py:14 in leaks" in ran.output
+    assert "1 passed" in ran.output
+
+
+def test_the_run_can_end_as_it_would_without(run: Run) -> None:
+    ran = run("def test_leak(engine):\n    assert leaks(engine) == 1\n", "--session-lint", "--session-lint-exit-zero")
+    assert ran.status == 0
+    assert ran.oracles
+
+
+def test_good_code_shows_nothing_even_with_every_fault(run: Run) -> None:
+    ran = run("def test_fine(engine):\n    assert closes(engine) == 1\n", "--session-lint-faults")
+    assert (ran.status, ran.report["evidence"], ran.report["tests"]) == (0, [], 1)
+    assert ran.report["runs"] == 2  # the statement refused, the backend terminated
+
+
+def test_faults_show_what_a_test_alone_does_not(run: Run) -> None:
+    test = "def test_it(engine):\n    closes_unless_it_fails(engine)\n"
+    assert run(test, "--session-lint").report["evidence"] == []
+    ran = run(test, "--session-lint-faults")
+    assert ran.oracles == ["dead session", "leaked connection"]
+    assert all(evidence["fault"] for evidence in ran.report["evidence"])
+    assert ran.report["runs"] == 4
+    assert "1 passed" in ran.output
+
+
+def test_fixtures_begin_anew_for_every_run_and_wider_ones_stay(run: Run) -> None:
+    ran = run(
+        """
+        made = []
+        @pytest.fixture(scope="module")
+        def wide():
+            made.append("wide")
+            yield
+            made.append("wide gone")
+        @pytest.fixture
+        def narrow():
+            made.append("narrow")
+            yield
+            made.append("narrow gone")
+        def test_it(engine, wide, narrow):
+            closes(engine)
+        def test_what_happened(wide):
+            assert made == ["wide", *["narrow", "narrow gone"] * 3]
+        """,
+        "--session-lint-faults",
+    )
+    assert "2 passed" in ran.output, ran.output
+
+
+def test_what_a_wider_fixture_holds_is_not_left_behind_by_a_test(run: Run) -> None:
+    ran = run("def test_it(long_lived):\n    assert long_lived.scalar(text('SELECT 1')) == 1\n", "--session-lint")
+    assert (ran.status, ran.report["evidence"]) == (0, [])
+
+
+def test_an_outer_transaction_that_is_rolled_back_is_understood(run: Run) -> None:
+    ran = run(
+        """
+        @pytest.fixture
+        def session(engine):
+            with engine.connect() as connection, connection.begin() as transaction:
+                with Session(connection, join_transaction_mode="create_savepoint") as session:
+                    yield session
+                transaction.rollback()
+        def test_it(session):
+            session.add(User(name="a"))
+            session.commit()
+            assert session.scalar(text("SELECT count(*) FROM users")) == 1
+        """,
+        "--session-lint",
+    )
+    assert (ran.status, ran.report["evidence"]) == (0, [])
+
+
+def test_the_tests_own_operations_fail_where_the_marker_says_so(run: Run) -> None:
+    test = """
+    MARK
+    def test_it(engine, session_probe):
+        session = Session(engine)
+        session.scalar(text("SELECT 1"))
+        assert [o.kind.value for o in session_probe.recording.operations][-1] == "statement"
+        session.close()
+    """
+    assert run(test.replace("MARK", ""), "--session-lint-faults").report["runs"] == 0
+    ran = run(test.replace("MARK", "@pytest.mark.session_probe"), "--session-lint-faults")
+    assert ran.report["runs"] == 2
+    assert "leaked connection" in ran.oracles
+
+
+def test_workers_of_xdist_hand_on_what_they_saw(run: Run) -> None:
+    tests = "".join(f"def test_{n}(engine):\n    leaks(engine)\n" for n in range(4))
+    ran = run(tests, "--session-lint", "-n", "2")
+    assert ran.report["tests"] == 4
+    assert ran.oracles == ["leaked connection", "open transaction left behind"]
+    assert ran.status == 1
+
+
+ASYNC = """
+from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
+MARK
+async def test_it(session_lint_database):
+    engine = create_async_engine(session_lint_database.url("asyncpg"))
+    session = AsyncSession(engine)
+    await session.execute(text("SELECT 1"))
+"""
+
+
+def test_anyio(run: Run) -> None:
+    backend = "@pytest.fixture\ndef anyio_backend():\n    return 'asyncio'\n"
+    ran = run(backend + ASYNC.replace("MARK", "@pytest.mark.anyio"), "--session-lint")
+    assert ran.oracles == ["leaked connection", "open transaction left behind"]
+    assert "1 passed" in ran.output
+
+
+def test_pytest_asyncio(run: Run) -> None:
+    pytest.importorskip("pytest_asyncio")
+    ran = run(ASYNC.replace("MARK", "@pytest.mark.asyncio"), "--session-lint")
+    assert ran.oracles == ["leaked connection", "open transaction left behind"]
+
+
+def test_a_coroutine_that_is_never_awaited(run: Run) -> None:
+    ran = run(
+        """
+        from sqlalchemy.ext.asyncio import AsyncSession
+        def test_it():
+            AsyncSession().commit()
+        """,
+        "--session-lint",
+    )
+    assert ran.oracles == ["coroutine never awaited"]
+    assert ran.report["evidence"][0]["places"][0]["path"] == "test_it.py"
+
+
+def test_a_run_that_hangs_is_stopped(run: Run) -> None:
+    ran = run(
+        """
+        import time
+        def test_it(engine):
+            try:
+                closes(engine)
+            except Exception:
+                time.sleep(600)
+        """,
+        "--session-lint-faults",
+        "--session-lint-timeout=1",
+    )
+    assert ran.status == 0
+    assert len(ran.report["notes"]) == 2
+    assert "stopped after it took too long" in ran.output
+
+
+def test_a_failing_test_fails_as_ever(run: Run) -> None:
+    ran = run("def test_it(engine):\n    assert closes(engine) == 2\n", "--session-lint-faults")
+    assert ran.status == 1
+    assert "assert 1 == 2" in ran.output
+    assert ran.report["runs"] == 0
+
+
+def test_a_database_that_goes_away_in_the_middle_is_survived(run: Run) -> None:
+    ran = run(
+        """
+        def test_it(engine, session_lint_database):
+            session = Session(engine)
+            session.scalar(text("SELECT 1"))
+            session_lint_database.drop()
+        """,
+        "--session-lint",
+    )
+    assert "1 passed" in ran.output
+    assert ran.oracles == ["leaked connection"]
