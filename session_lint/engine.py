@@ -46,11 +46,13 @@ def check(
     stdin: Source | None = None,
     progress: Progress | None = None,
     executor: concurrent.futures.Executor | None = None,
+    suppress: bool = True,
 ) -> Report:
     """Lint files and directories.
 
     stdin: text that stands for one of the files, such as an editor's unsaved buffer. progress: called with the
-    numbers of files done and to do. executor: where files are parsed; a pool of processes by default.
+    numbers of files done and to do. executor: where files are parsed; a pool of processes by default. suppress:
+    False to pass over the comments that silence findings, and to say nothing about them.
 
     Raises:
         UsageError: a path does not exist.
@@ -71,7 +73,7 @@ def check(
             if stdin is None and added and not any([file.passing for file in files]):
                 cache.put("results", key, {path: tuple(result) for path, result in results.items()})
         report = Report(warnings=taken.problems, notes=list(_unjudged(files, results)))
-        _report(report, wanted, results, settings, _preview(cache), taken.memory)
+        _report(report, wanted, results, settings, _preview(cache), taken.memory, suppress)
         inventory.remember(taken, cache)
         report.notes += cache.notes
         return report
@@ -156,6 +158,7 @@ def _report(
     settings: Settings,
     preview: dict[str, bool],
     memory: Memory,
+    suppress: bool,
 ) -> None:
     """Suppress, filter and sort what was found."""
     on = {code: settings.enabled(code, is_preview) for code, is_preview in preview.items()}
@@ -165,6 +168,7 @@ def _report(
         report.files += 1
         report.lines += file.lines
         found, held, comments = _of_file(file, results.get(file.path), report)
+        comments = comments if suppress else suppressions.NONE
         if not found and not held and not comments:
             continue
         ignored = tuple(settings.ignored_for(file.source.name, memory)) if settings.per_file_ignores else ()

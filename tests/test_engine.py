@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import json
 import os
 import shutil
 import signal
@@ -145,6 +146,31 @@ def test_a_file_gets_the_same_from_wherever_it_is_asked_for(monkeypatch: pytest.
         report = check([Path(name)], load(Path(name)))
         assert summary(report) == [(name, *LOST[1:])]
         assert [step.path for step in report.findings[0].trail] == [name] * len(report.findings[0].trail)
+
+
+def test_one_run_has_one_settings_file_the_nearest_above_all_that_is_linted(monkeypatch: pytest.MonkeyPatch) -> None:
+    write(Path("pay"), PROJECT)
+    Path("pyproject.toml").write_text('[tool.session-lint]\nownership = "local"\n')
+    Path("pay/pyproject.toml").write_text('[tool.session-lint]\nignore = ["SES2"]\n')
+    inner = [("pay/app/jobs.py", *LOST[1:])]
+    outer = [LEAK, UNSAFE, LOST]
+    everything = [*outer, *((f"pay/{name}", line, code) for name, line, code in outer)]
+    for paths, expected, root in [
+        (["."], everything, "."),
+        (["app"], outer, "."),
+        (["pay"], inner, "pay"),
+        (["pay/app"], inner, "pay"),
+        (["pay/app/jobs.py", "pay/app/database.py"], inner, "pay"),
+        (["pay/app/jobs.py", "app/jobs.py"], [LOST, *inner], "."),
+    ]:
+        done = start(*paths, "--no-cache", "--verbose")
+        output, errors = done.communicate()
+        found = [(item["path"], item["line"], item["code"]) for item in json.loads(output)["findings"]]
+        assert found == expected, paths
+        assert f"root: {Path(root).resolve()}\n" in errors.decode()
+    monkeypatch.chdir("pay/app")
+    output, _ = start("--no-cache").communicate()
+    assert [item["path"] for item in json.loads(output)["findings"]] == ["jobs.py"]
 
 
 def test_files_that_others_depend_on_are_not_reported_themselves() -> None:

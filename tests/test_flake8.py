@@ -170,6 +170,20 @@ def test_suppressions_of_a_file_are_those_of_the_command_line(project: Path, com
     assert flake8("app", cwd=project) == command_line("app", cwd=project) == []
 
 
+@pytest.mark.parametrize("buffer", [False, True])
+def test_disable_noqa_gives_what_the_command_line_gives_without_the_comments(project: Path, buffer: bool) -> None:
+    line = "    session = Session(engine)"
+    name = "app/bad.py"
+    for comment in ("# noqa", "# NOQA:SES201", "# session-lint: ignore[SES201]", "# session-lint: ignore[SES1] what"):
+        text = BAD.replace(line, f"{line}  {comment}").replace("import Session", "import Session  # flake8: noqa: SES2")
+        (project / name).write_text(BAD if buffer else text)
+        arguments = ("--stdin-display-name", name, "-") if buffer else ("app",)
+        found = flake8("--disable-noqa", *arguments, cwd=project, text=text if buffer else None)
+        (project / name).write_text(BAD)
+        assert codes(found) == ["SES201"]
+        assert found == command_line("app", cwd=project), comment
+
+
 def test_a_suppression_on_any_line_of_the_statement(project: Path) -> None:
     text = BAD.replace("Session(engine)", "Session(\n        engine,\n    )  # noqa: SES201")
     (project / "app" / "bad.py").write_text(text)

@@ -5,7 +5,8 @@ costs more than looking at a file. So everything that flake8 was asked for is ju
 divides the files among its processes; after that a file costs nothing. Text on standard input (an editor's
 unsaved buffer) is given to the engine as text that stands for the file named by `--stdin-display-name`.
 
-Suppressions are the engine's: what a `# noqa` or `# session-lint: ignore` has silenced never reaches flake8.
+Suppressions are the engine's: what a `# noqa` or `# session-lint: ignore` has silenced never reaches flake8. With
+flake8's `--disable-noqa` none of them counts, and none is reported as unused.
 A file with a syntax error never reaches this plugin, because flake8 reports its own E999 and stops there; so
 SES902 does not say the same thing twice.
 """
@@ -45,6 +46,7 @@ class Plugin:
 
     _settings: ClassVar[Settings | None] = None
     _stdin_name: ClassVar[str | None] = None
+    _suppress: ClassVar[bool] = True
     # The findings of every file judged beforehand, by the name that findings call the file.
     _judged: ClassVar[dict[str, list[Finding]]] = {}
 
@@ -102,8 +104,10 @@ class Plugin:
         except SettingsError as error:
             raise ExecutionError(f"session-lint: {error}") from error
         cls._stdin_name = options.stdin_display_name if "-" in options.filenames else None
+        cls._suppress = not options.disable_noqa
+        paths = [Path(name) for name in options.filenames or ["."] if name != "-"]
         try:
-            cls._judged = _judge([Path(name) for name in options.filenames or ["."] if name != "-"], cls._settings)
+            cls._judged = _judge(paths, cls._settings, suppress=cls._suppress)
         except Exception:  # noqa: BLE001 - whatever it is, it shows again with the file that causes it
             cls._judged = {}
 
@@ -136,11 +140,11 @@ class Plugin:
             return []
         settings = replace(self._settings, jobs=1)  # flake8's workers may not have processes of their own
         if is_buffer:
-            return check([], settings, stdin=_buffer(path, self._lines)).findings
-        return check([path], settings).findings
+            return check([], settings, stdin=_buffer(path, self._lines), suppress=self._suppress).findings
+        return check([path], settings, suppress=self._suppress).findings
 
 
-def _judge(paths: Sequence[Path], settings: Settings) -> dict[str, list[Finding]]:
+def _judge(paths: Sequence[Path], settings: Settings, *, suppress: bool) -> dict[str, list[Finding]]:
     """The findings of all Python files below the paths, an empty list for a file without."""
     from session_lint.engine import check
     from session_lint.source.discovery import discover
@@ -151,7 +155,7 @@ def _judge(paths: Sequence[Path], settings: Settings) -> dict[str, list[Finding]
     if multiprocessing.current_process().daemon:
         settings = replace(settings, jobs=1)
     judged: dict[str, list[Finding]] = {file.display: [] for file in discover(existing, settings).files}
-    for finding in check(existing, settings).findings:
+    for finding in check(existing, settings, suppress=suppress).findings:
         judged.setdefault(finding.path, []).append(finding)
     return judged
 
