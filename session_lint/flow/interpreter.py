@@ -12,6 +12,7 @@ above, but for the three methods that it needs of them and declares itself (`run
     Evaluation     evaluation.py     expressions
     Conditions     conditions.py     verdicts of conditions
     Managers       managers.py       with blocks, loops over session generators
+    Starts         starts.py         sessions that go into tasks, threads and jobs
     Calls          calls.py          callee and arguments; sends a call to one of the next three
     ProjectCalls   project_calls.py  functions and classes of the project
     ForeignCalls   foreign_calls.py  what can't be seen
@@ -32,7 +33,7 @@ from session_lint.flow.errors import Error
 from session_lint.flow.evaluation import Evaluation
 from session_lint.flow.outcome import Outcome, Raises
 from session_lint.flow.result import Exit, FunctionFlow
-from session_lint.flow.state import BROKEN, Mark, State, States
+from session_lint.flow.state import BROKEN, FAILED, SUSPECT, Mark, State, States
 from session_lint.flow.values import Coroutine, Items, Session, Value
 from session_lint.project.modules import FunctionRef
 
@@ -343,8 +344,14 @@ class Interpreter(Evaluation):
                 if verdict == "always":
                     break
             else:
+                rare = error.kind == errors.DATABASE and self._handles_conflicts(node)
                 for state, uncaught in pairs:
-                    result.raises.add(state, uncaught)
+                    result.raises.add(_less_likely(state) if rare else state, uncaught)
+
+    def _handles_conflicts(self, node: ir.Try) -> bool:
+        """Whether what writes usually fail with is caught: a lost connection is all that is left."""
+        types = [self.exception_types(handler.type) for handler in node.handlers]
+        return any([errors.caught(errors.INTEGRITY, names, self.project.ancestor_names) == "always" for names in types])
 
     def _run_handler(
         self, handler: ir.Handler, pairs: list[tuple[State, Error]], error: Error, expected: bool, result: Outcome
@@ -464,6 +471,13 @@ class Interpreter(Evaluation):
         target = node.targets[0]
         name = target.path if isinstance(target, ir.Name) else ("?",)
         return self.materialise(value, state, name, node.place, "attribute")
+
+
+def _less_likely(state: State) -> State:
+    for identity, session in state.sessions.items():
+        if session.transaction == FAILED:
+            state = state.set(identity, session._replace(transaction=SUSPECT))
+    return state
 
 
 def _is_broken(state: State) -> bool:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from session_lint import ir
 from session_lint.flow import errors, result
 from session_lint.flow import operations as ops
-from session_lint.flow.calls import Calls
 from session_lint.flow.errors import Error
 from session_lint.flow.outcome import Outcome
 from session_lint.flow.result import SessionInfo
+from session_lint.flow.starts import Starts
 from session_lint.flow.state import BROKEN, CLOSED, NONE, OPEN, Mark, SessionState, State, States
 from session_lint.flow.values import (
     Borrowed,
@@ -31,7 +31,7 @@ from session_lint.project.provider import Provider
 Entered = list[tuple[State, Value, Value]]
 
 
-class Managers(Calls):
+class Managers(Starts):
     """Enters and leaves context managers."""
 
     def enter(self, value: Value, state: State, node: ir.With, item: ir.WithItem, outcome: Outcome) -> Entered:

@@ -80,6 +80,7 @@ MANAGER_ITERATED = "a context manager is iterated"
 MANAGER_DEPENDS = "Depends() of a context manager"
 YIELDED = "yield"
 CLOSED_BY_HAND = "close()"
+STARTED = "a task, thread or job gets a session"
 
 
 class Handing(NamedTuple):

@@ -11,6 +11,12 @@ WORDS = (
     b".rollback(",
     b"engine.",
     b"contextmanager",
+    # Whoever starts a task or thread may give it an object that holds a session.
+    b".add_task(",
+    b"BackgroundTask(",
+    b".submit(",
+    b"run_in_executor(",
+    b"Thread(",
 )
 
 
