@@ -10,9 +10,12 @@ from session_lint.findings import Confidence
 from session_lint.flow import result
 from session_lint.flow.result import Event, FunctionFlow
 from session_lint.flow.state import FAILED, SessionState
+from session_lint.project.link import Project
 
 
 class Reuse(NamedTuple):
+    """A use of a session after a failure that was swallowed."""
+
     event: Event
     session: SessionState
     confidence: Confidence
@@ -34,6 +37,18 @@ def reuses(flow: FunctionFlow) -> Iterator[Reuse]:
         info = flow.sessions[event.identity]
         sure = event.session.transaction == FAILED
         yield Reuse(event, event.session, info.certainty if sure else Confidence.POSSIBLE)
+
+
+def is_told_by_callee(project: Project, flow: FunctionFlow, reuse: Reuse) -> bool:
+    """Whether a callee has swallowed the error and goes on itself: its finding tells."""
+    swallowed = reuse.session.witness.swallowed
+    for handing in flow.calls:
+        if swallowed is not None and handing.place == swallowed.place:
+            callee = project.flow(handing.callee)
+            roots = {root for root, identity in handing.given if identity == reuse.event.identity}
+            if callee is not None and any([other.event.identity in roots for other in reuses(callee)]):
+                return True
+    return False
 
 
 def failed_operation(session: SessionState) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from session_lint import ir
 from session_lint.checks import rule
-from session_lint.checks._swallowed import Reuse, failed_operation, is_retry, reuses
+from session_lint.checks._swallowed import Reuse, failed_operation, is_retry, is_told_by_callee, reuses
 from session_lint.checks.context import Context, causes, history
 from session_lint.findings import Confidence, Finding, Severity
 from session_lint.flow import result
@@ -21,7 +21,9 @@ def check(context: Context) -> Iterator[Finding]:
     for flow in context.flows():
         told = set()
         for reuse in reuses(flow):
-            if not is_retry(reuse):
+            if is_told_by_callee(context.project, flow, reuse):
+                told.add(reuse.event.identity)
+            elif not is_retry(reuse):
                 told.add(reuse.event.identity)
                 yield _reused(context, flow, reuse)
         for event in flow.events:

@@ -19,7 +19,7 @@ from session_lint.flow.values import (
     Path,
     Session,
 )
-from session_lint.ir_queries import decorator_name
+from session_lint.ir_queries import decorator_name, own_expressions
 from session_lint.project import shapes
 from session_lint.project.modules import ClassRef
 
@@ -33,6 +33,7 @@ def entry_states(interpreter: Effects, begun: int = 0) -> list[State]:
     state = State({}, {})
     optional: Path | None = None
     usage = statics.usage(interpreter.flow.reference)
+    prefixes = {used[:1] for used in usage} | _passed(interpreter.function)
     decorators = [decorator_name(decorator) for decorator in interpreter.function.decorators]
     for index, parameter in enumerate(interpreter.function.parameters):
         path = (parameter.name,)
@@ -45,6 +46,8 @@ def entry_states(interpreter: Effects, begun: int = 0) -> list[State]:
         if value is None and parameter.kind in ("positional", "keyword") and not _is_foreign_type(parameter):
             kind = shapes.recognise(parameter.name, usage.get(path), statics.uses_sqlalchemy(interpreter.module))
             value = Borrowed(kind) if kind else interpreter.project.passed_on(interpreter.flow.reference, parameter)
+            if value is None and parameter.annotation is None and path in prefixes:
+                value = statics.call_sites.given(interpreter.flow.reference, parameter.name)
         if isinstance(value, Borrowed):
             state = _session_parameter(interpreter, path, value, dependency, state, begun)
             if parameter.default == ir.Constant(None) and not interpreter.project.is_injected(
@@ -56,6 +59,18 @@ def entry_states(interpreter: Effects, begun: int = 0) -> list[State]:
     if optional is None:
         return [state]
     return [state, state.bind(optional, Const(None))]
+
+
+def _passed(function: ir.Function) -> set[Path]:
+    """The plain names that the function hands to others."""
+    return {
+        argument.value.path
+        for statement in ir.statements(function.body)
+        for node in own_expressions(statement)
+        if isinstance(node, ir.Call)
+        for argument in node.arguments
+        if isinstance(argument.value, ir.Name)
+    }
 
 
 def _session_parameter(

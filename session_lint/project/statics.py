@@ -33,6 +33,7 @@ from session_lint.ir_queries import decorator_name
 from session_lint.project import shapes
 from session_lint.project import sqlalchemy_names as names
 from session_lint.project.annotations import Annotations
+from session_lint.project.call_sites import CallSites
 from session_lint.project.fields import Fields
 from session_lint.project.modules import (
     ClassRef,
@@ -62,6 +63,7 @@ class Statics:
         self.annotations = Annotations(self)
         self.results = Results(self)
         self.fields = Fields(self)
+        self.call_sites = CallSites(self)
         self._usage: dict[int, dict[Path, shapes.Usage]] = {}
         self._uses_sqlalchemy: dict[int, bool] = {}
         self.busy: set[object] = set()
