@@ -23,6 +23,7 @@ from session_lint._hashing import blake2b
 from session_lint._process import prepared
 from session_lint.cache import Cache
 from session_lint.findings import Finding, Report, with_fingerprints
+from session_lint.project.versions import Versions
 from session_lint.results import FileResult, from_plain, not_analysed
 from session_lint.settings import Settings
 from session_lint.source import inventory, reading, suppressions
@@ -82,13 +83,15 @@ def check(
 # ----------------------------------------------------------------------------------------------------- analysing
 
 
-def _project_key(files: Iterable[File], settings: Settings) -> str:
+def _project_key(files: Sequence[File], settings: Settings) -> str:
     """Changes with whatever the findings of any of the files may depend on."""
     digest = blake2b(digest_size=20)
     digest.update(settings.analysis_fingerprint().encode())
     digest.update(os.getcwd().encode("utf-8", "surrogateescape"))
     lines = [f"{file.path}\0{file.key}\n" for file in files if file.matters]
     digest.update("".join(lines).encode("utf-8", "surrogatepass"))
+    versions = Versions(settings).fingerprint([file.path for file in files if file.matters])
+    digest.update(versions.encode("utf-8", "surrogatepass"))
     return digest.hexdigest()
 
 

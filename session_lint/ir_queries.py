@@ -68,6 +68,18 @@ def names_in(function: ir.Function) -> set[str]:
     return found - {parameter.name for parameter in function.parameters}
 
 
+def attributes_in(function: ir.Function) -> set[str]:
+    """The names of all attributes that a function asks for."""
+    found: set[str] = set()
+    for statement in ir.statements(function.body):
+        for part in ir.expressions(statement):
+            if isinstance(part, ir.Name) and len(part.path) > 1:
+                found.add(part.path[-1])
+            elif isinstance(part, ir.Attribute):
+                found.add(part.name)
+    return found
+
+
 def bound_names(statement: ir.Stmt) -> Iterator[str]:
     """The plain names that a statement binds."""
     targets: tuple[ir.Expr | None, ...] = ()

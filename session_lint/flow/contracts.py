@@ -24,7 +24,8 @@ class Contract(NamedTuple):
     """roots: the sessions from outside that the function touches, by the path it knows them by.
 
     known: all that it knows of, touched or not; of what else it is given it may make any use.
-    first_uses: those it uses before it rolls them back. me: the name of its instance parameter, if any.
+    first_uses: those it uses before it rolls them back. begins: those of which it begins a transaction, so
+    that they must not be in one. me: the name of its instance parameter, if any.
     returned: a query or session from outside that the function gives back, under the function's own name for it.
     A function that never returns normally has no way without an error.
     """
@@ -35,6 +36,7 @@ class Contract(NamedTuple):
     known: frozenset[Path]
     first_uses: frozenset[Path]
     infos: dict[Path, SessionInfo]
+    begins: frozenset[Path]
     me: str
     returned: Query | Session | None = None
 
@@ -66,6 +68,7 @@ def contract_of(flow: FunctionFlow) -> Contract:
         frozenset(foreign),
         frozenset(flow.first_uses),
         infos,
+        frozenset(flow.begins),
         me,
         _returned(flow, foreign),
     )
@@ -113,4 +116,6 @@ def compose(
         marks["wrote"] = Mark(place, f"{label} writes here")
     if effect.reset:
         marks["ended"] = Mark(place, f"{label} ends the transaction here")
+        if effect.witness.lost is not None and before.dirty and not effect.commits:
+            marks["lost"] = Mark(place, f"{label} rolls back here")
     return after.mark(**marks)

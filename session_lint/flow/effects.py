@@ -27,11 +27,13 @@ from session_lint.flow.state import (
     Witness,
 )
 from session_lint.flow.values import Path, SessionType
+from session_lint.ir_queries import attributes_in
 from session_lint.project.modules import FunctionRef, Module
 
 if TYPE_CHECKING:
     from session_lint.project.link import Project
 
+_QUESTIONS = frozenset({"in_transaction", "get_transaction", "in_nested_transaction", "is_active", "transaction"})
 _SQL = (ops.READ, ops.WRITE, ops.ADD, ops.FLUSH, ops.BEGIN, ops.SAVEPOINT, ops.EXECUTE)
 
 
@@ -48,6 +50,9 @@ class Effects:
         self.statement: ir.Stmt | None = None
         self.cancellation_known = False
         """Whether what was evaluated last has itself said how it ends when it is cancelled."""
+        self.failing = False
+        """Whether an exception is on its way out, and only a finally block runs."""
+        self._asks: bool | None = None
         self._seen_events: set[object] = set()
         self._error_names: list[str] = []
 
@@ -115,6 +120,9 @@ class Effects:
             closed = session._replace(transaction=CLOSED, owned=False, reset=True, touched=True)
             return state.set(identity, closed.mark(ended=Mark(place, f"{text} ends the transaction here")))
         if kind == ops.ROLLBACK:
+            self.event(result.ROLLED_BACK, place, identity, text, session, session.witness.again is not None)
+            if session.dirty:
+                session = session.mark(lost=Mark(place, f"{text} throws all uncommitted writes away here"))
             after = session._replace(
                 transaction=NONE, dirty=False, pending=False, reset=True, touched=True, begun=_ended(session)
             )
@@ -123,7 +131,7 @@ class Effects:
             return state.set(identity, after.mark(ended=Mark(place, f"{text} ends the transaction here")))
         session = self.check_use(session, info, kind, place, text, state, outcome)
         mark = Mark(place, f"{text} {'writes' if kind in (ops.WRITE, ops.ADD, ops.FLUSH) else 'uses it'} here")
-        session = session._replace(touched=True)
+        session = self.go_on(session._replace(touched=True), identity, kind, mark)
         if kind == ops.ADD:
             self.event(result.WROTE, place, identity, text, session)
             return state.set(
@@ -136,8 +144,12 @@ class Effects:
             return state.set(
                 identity, session._replace(transaction=NONE if session.transaction == ENTRY else session.transaction)
             )
+        if kind == ops.SAVEPOINT and session.pending:
+            self.event(result.FLUSHED_FIRST, place, identity, text, session)
         self._failures(session, identity, kind, place, text, state, outcome, info)
         if kind == ops.COMMIT:
+            if self.failing or state.thrown:
+                self.event(result.COMMITTED_FAILING, place, identity, text, state.sessions[identity])
             self.event(result.COMMITTED, place, identity, text, session)
             if session.savepoints:
                 self.event(result.COMMIT_IN_SAVEPOINT, place, identity, text, session)
@@ -157,6 +169,30 @@ class Effects:
             dirty = session.dirty or kind == ops.WRITE
             return state.set(identity, session._replace(transaction=OPEN, dirty=dirty, pending=False).mark(wrote=wrote))
         return state.set(identity, session._replace(transaction=OPEN, pending=False))
+
+    def begin(self, state: State, identity: Path, place: ir.Place, text: str) -> None:
+        """Note a begin(), which fails if the session is in a transaction."""
+        if self._asks is None:
+            # Who asks for the transaction knows what to do if there is one.
+            self._asks = not _QUESTIONS.isdisjoint(attributes_in(self.function))
+        if self._asks:
+            return
+        session = state.sessions[identity]
+        self.event(result.BEGUN, place, identity, text, session, in_transaction(session))
+        if session.transaction == ENTRY and not session.pending:
+            self.flow.begins.setdefault(identity, Mark(place, f"{text} begins a transaction here"))
+
+    def go_on(self, session: SessionState, identity: Path, kind: str, mark: Mark) -> SessionState:
+        """Note a write or commit after a rollback that threw writes away, and a write on top of a loop's last one."""
+        if kind not in (ops.ADD, ops.WRITE, ops.COMMIT):
+            return session
+        if session.witness.lost is not None:
+            self.event(result.LOST, mark.place, identity, mark.text, session, str(session.witness.lost.place))
+            session = session.mark(lost=None, wrote=None, again=None)
+        wrote = session.witness.wrote
+        if session.dirty and wrote is not None and mark.place <= wrote.place:
+            session = session.mark(again=mark)
+        return session
 
     def check_use(
         self,
@@ -208,6 +244,11 @@ class Effects:
             # Cancelled inside its own statement, the connection is invalidated: nothing stays behind.
             interrupted = session._replace(transaction=CUT, dirty=False, pending=False)
             outcome.raises.add(state.set(identity, interrupted), Error(errors.CANCELLED, place, f"await {text}"))
+
+
+def in_transaction(session: SessionState) -> bool:
+    """Whether SQLAlchemy refuses to begin a transaction on the session: any use of it has begun one."""
+    return session.transaction == OPEN or session.pending or session.begun == 1
 
 
 def _ended(session: SessionState) -> int:

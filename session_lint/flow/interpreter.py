@@ -398,8 +398,10 @@ class Interpreter(Evaluation):
                 final.returns.add(state, value, place)
         for error, group in result.raises.groups():
             self._current_errors.append(error)
+            failing, self.failing = self.failing, True
             for state in run(group):
                 final.raises.add(state, error)
+            self.failing = failing
             self._current_errors.pop()
         return final
 

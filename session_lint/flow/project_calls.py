@@ -227,6 +227,8 @@ class ProjectCalls(ForeignCalls):
                 if not session.touched:
                     self.flow.first_uses.add(identity)
                 state = state.set(identity, checked)
+        for root in contract.begins & identities.keys():
+            self.begin(state, identities[root], place, label)
         states = []
         always = {
             root
@@ -238,9 +240,11 @@ class ProjectCalls(ForeignCalls):
             for root, effect in way.sessions:
                 if root in identities:
                     identity = identities[root]
-                    after = after.set(
-                        identity, compose(after.sessions[identity], effect, place, label, contract.reference)
-                    )
+                    session = after.sessions[identity]
+                    if effect.dirty or effect.commits:
+                        does = ops.WRITE if effect.dirty else ops.COMMIT
+                        session = self.go_on(session, identity, does, Mark(place, f"{label} writes here"))
+                    after = after.set(identity, compose(session, effect, place, label, contract.reference))
                     if effect.commits:
                         self.event(
                             result.COMMITTED,
@@ -311,6 +315,7 @@ class ProjectCalls(ForeignCalls):
         self.flow.calls.extend([handing for handing in nested.flow.calls if handing not in self.flow.calls])
         self.flow.direct |= nested.flow.direct
         self.flow.first_uses |= nested.flow.first_uses
+        self.flow.begins = {**nested.flow.begins, **self.flow.begins}
 
         def back(after: State) -> State:
             return State(state.variables, after.sessions, after.thrown)

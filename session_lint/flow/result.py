@@ -8,7 +8,7 @@ from typing import NamedTuple
 from session_lint import ir
 from session_lint.findings import Confidence
 from session_lint.flow.errors import Error
-from session_lint.flow.state import SessionState, State
+from session_lint.flow.state import Mark, SessionState, State
 from session_lint.flow.values import Path, SessionType, Value
 from session_lint.project.modules import FunctionRef
 
@@ -81,6 +81,11 @@ MANAGER_DEPENDS = "Depends() of a context manager"
 YIELDED = "yield"
 CLOSED_BY_HAND = "close()"
 STARTED = "a task, thread or job gets a session"
+BEGUN = "begin(); its detail says whether a transaction was there already"
+FLUSHED_FIRST = "begin_nested() flushes what was added before it"
+ROLLED_BACK = "rollback()"
+LOST = "a session goes on after a rollback that threw writes away"
+COMMITTED_FAILING = "commit() while an exception is on its way out"
 
 
 class Handing(NamedTuple):
@@ -109,7 +114,8 @@ class FunctionFlow:
     """The result for one function.
 
     first_uses: sessions that it uses before rolling back or closing them. direct: those that it works on itself,
-    rather than through functions that it passes them to.
+    rather than through functions that it passes them to. begins: sessions from outside that it begins a transaction of
+    before it does anything else with them, and where.
     """
 
     reference: FunctionRef
@@ -119,6 +125,7 @@ class FunctionFlow:
     first_uses: set[Path] = field(default_factory=set)
     calls: list[Handing] = field(default_factory=list)
     direct: set[Path] = field(default_factory=set)
+    begins: dict[Path, Mark] = field(default_factory=dict)
     unresolved: bool = False
 
     @property

@@ -74,6 +74,10 @@ class SessionCalls(Variables):
             kind = ops.WRITE if statement is not None and self._statements.changes_rows(statement) else ops.READ
         if kind == ops.QUERY:
             return [(state, Query(identity))]
+        if kind == ops.BEGIN and ir.Argument("nested", ir.Constant(True)) in node.arguments:
+            kind = ops.SAVEPOINT
+        if kind == ops.BEGIN and not any([argument.name == "subtransactions" for argument in node.arguments]):
+            self.begin(state, identity, node.place, text)
         if kind in (ops.BEGIN, ops.SAVEPOINT) and (purpose == "with" or (name == "begin" and purpose == "item")):
             return [(state, Transaction(identity, kind == ops.SAVEPOINT))]
         if name in ("__enter__", "__aenter__"):

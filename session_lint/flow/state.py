@@ -41,7 +41,11 @@ class Cause(NamedTuple):
 
 
 class Witness(NamedTuple):
-    """How a session came into its state. causes: what failed inside of callees, the outermost first."""
+    """How a session came into its state. causes: what failed inside of callees, the outermost first.
+
+    wrote: the first write that is not committed. again: a later turn of a loop writes on top of it. lost: the
+    rollback that threw writes away.
+    """
 
     opened: Mark | None = None
     wrote: Mark | None = None
@@ -49,6 +53,8 @@ class Witness(NamedTuple):
     failed: Mark | None = None
     swallowed: Mark | None = None
     ended: Mark | None = None
+    again: Mark | None = None
+    lost: Mark | None = None
     causes: tuple[Cause, ...] = ()
 
 

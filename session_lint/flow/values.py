@@ -169,10 +169,11 @@ class Coroutine(NamedTuple):
 
 
 class Dependency(NamedTuple):
-    """`Depends(f)` as a default or in Annotated."""
+    """`Depends(f)` as a default or in Annotated. cached: everybody in a request gets the same."""
 
     provider: Value
     scope: str
+    cached: bool = True
 
 
 class Const(NamedTuple):

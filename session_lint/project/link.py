@@ -19,11 +19,13 @@ from session_lint.ir_queries import own_expressions
 from session_lint.project import shapes
 from session_lint.project.call_graph import CallGraph
 from session_lint.project.constructors import Constructors
+from session_lint.project.dependencies import Dependencies
 from session_lint.project.modules import ClassRef, External, FunctionRef, Module, SymbolTable
 from session_lint.project.ownership import Ownership
 from session_lint.project.provider import UNSEEN, Provider, provider_of
 from session_lint.project.sqlalchemy_names import weaker
 from session_lint.project.statics import Statics
+from session_lint.project.versions import Versions
 from session_lint.settings import Settings
 
 if TYPE_CHECKING:
@@ -44,6 +46,8 @@ class Project:
         self.statics = Statics(self.table, settings)
         self.constructors = Constructors(self.table)
         self.call_graph = CallGraph(self)
+        self.dependencies = Dependencies(self)
+        self.versions = Versions(settings)
         self.ownership = Ownership(self)
         self._flows: dict[int, FunctionFlow | None] = {}
         self._contracts: dict[int, Contract] = {}
@@ -186,6 +190,18 @@ class Project:
             if isinstance(decorator, ir.Name) and any([word in decorator.path[-1] for word in _INJECTING]):
                 return True
         return False
+
+    def mentions_autocommit(self) -> bool:
+        """Whether the project makes sessions of the kind that begin nothing by themselves (SQLAlchemy 1 only)."""
+        return any(
+            [
+                isinstance(part, ir.Call) and ir.Argument("autocommit", ir.Constant(True)) in part.arguments
+                for module in self.table.modules
+                for body in (module.tree.body, *[function.body for function in module.functions.values()])
+                for statement in ir.statements(body)
+                for part in ir.expressions(statement)
+            ]
+        )
 
     def imports(self, *packages: str) -> bool:
         """Whether any module of the project imports one of the packages."""

@@ -266,14 +266,16 @@ class Statics:
         return SessionType("session", is_async, Confidence.CERTAIN)
 
     def dependency(self, module: Module, node: ir.Call, local: dict[str, Value] | None = None) -> Value:
-        """`Depends(f, scope=...)`."""
-        provider, scope = None, ""
+        """`Depends(f, scope=..., use_cache=...)`."""
+        provider, scope, cached = None, "", True
         for argument in node.arguments:
             if argument.name in (None, "dependency"):
                 provider = self.expression(module, argument.value, local)
             elif argument.name == "scope" and isinstance(argument.value, ir.Constant):
                 scope = str(argument.value.value)
-        return Dependency(provider, scope)
+            elif argument.name == "use_cache":
+                cached = argument.value != ir.Constant(False)
+        return Dependency(provider, scope, cached)
 
     # ----------------------------------------------------------------------------------------------- usage
 
