@@ -1,0 +1,192 @@
+"""Where work begins more than once in a process: requests, jobs, threads, tasks, and loops that never end."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, NamedTuple
+
+from session_lint import ir
+from session_lint.flow import tasks
+from session_lint.flow.values import ClassValue, Closure, Function, Value
+from session_lint.ir_queries import own_expressions, path_of
+from session_lint.project.modules import FunctionRef, Module
+
+if TYPE_CHECKING:
+    from session_lint.project.link import Project
+
+REQUEST = "request"
+MESSAGE = "job"  # of a queue, a scheduler or a bot
+LOOP = "turn of its loop"
+_STARTED = {
+    tasks.THREAD: tasks.THREAD,
+    tasks.JOB: tasks.JOB,
+    tasks.TASK: tasks.TASK,
+    tasks.BACKGROUND: tasks.BACKGROUND,
+}
+OWN_THREAD = (tasks.THREAD, tasks.JOB)
+
+_ROUTES = frozenset(
+    "get post put delete patch head options route websocket api_route websocket_route expose view view_config".split()
+)
+_JOBS = frozenset(
+    "task shared_task periodic_task db_task actor cron scheduled_job on_message subscriber consumer agent listener "
+    "message message_handler callback_query callback_query_handler event slash_command".split()
+)
+_BARE_JOBS = ("shared_task", "periodic_task", "actor")
+_REGISTERING = {
+    "add_api_route": REQUEST,
+    "add_url_rule": REQUEST,
+    "add_route": REQUEST,
+    "add_view": REQUEST,
+    "add_api_websocket_route": REQUEST,
+    "add_job": MESSAGE,
+    "add_handler": MESSAGE,
+    "basic_consume": MESSAGE,
+}
+_BASES = {
+    "RequestHandler": REQUEST,
+    "WebSocketHandler": REQUEST,
+    "MethodView": REQUEST,
+    "Resource": REQUEST,
+    "HTTPEndpoint": REQUEST,
+    "BaseHTTPRequestHandler": REQUEST,
+    "Thread": tasks.THREAD,
+    "Task": MESSAGE,
+}
+_METHODS = frozenset(
+    "get post put delete patch head options run do_GET do_POST do_PUT on_get on_post on_message".split()
+)
+
+
+class Entry(NamedTuple):
+    """A function that is entered again and again. kind: what it is entered for. place: where it is started."""
+
+    reference: FunctionRef
+    kind: str
+    module: Module
+    place: ir.Place
+
+
+class EntryPoints:
+    """The entry points of a project, and what they reach. Worked out when first asked for, and kept."""
+
+    def __init__(self, project: Project) -> None:
+        self._project = project
+        self._entries: dict[int, Entry] | None = None
+        self._callers: dict[int, list[FunctionRef]] = {}
+
+    def of(self, reference: FunctionRef) -> Entry | None:
+        """The function as an entry point, if it is one."""
+        return self._all().get(id(reference.function))
+
+    def reaching(self, functions: Iterable[FunctionRef]) -> list[Entry]:
+        """The entry points that call one of the functions, or are one, in the order of the source."""
+        entries = self._all()
+        waiting = list(functions)
+        seen = {id(reference.function) for reference in waiting}
+        found = []
+        while waiting:
+            reference = waiting.pop()
+            if id(reference.function) in entries:
+                found.append(entries[id(reference.function)])
+            for caller in self._callers.get(id(reference.function), []):
+                if id(caller.function) not in seen:
+                    seen.add(id(caller.function))
+                    waiting.append(caller)
+        return sorted(found, key=lambda entry: (entry.reference.module.path, entry.reference.function.place))
+
+    def _all(self) -> dict[int, Entry]:
+        if self._entries is None:
+            self._entries = {}
+            for module in self._project.table.modules:
+                for started in self._started_in(module, module.tree.body, None):
+                    self._entries.setdefault(id(started.reference.function), started)
+                for reference in self._project.functions(module):
+                    self._read(reference)
+        return self._entries
+
+    def _read(self, reference: FunctionRef) -> None:
+        assert self._entries is not None
+        module, function = reference
+        kind = self._kind(reference)
+        if kind:
+            self._entries[id(function)] = Entry(reference, kind, module, function.place)
+        for started in self._started_in(module, function.body, reference):
+            self._entries.setdefault(id(started.reference.function), started)
+
+    # ------------------------------------------------------------------------------------- by what it is
+
+    def _kind(self, reference: FunctionRef) -> str:
+        """What a function is entered for, by its decorators, its class and its loops."""
+        module, function = reference
+        for decorator in function.decorators:
+            path = path_of(decorator.function if isinstance(decorator, ir.Call) else decorator)
+            if len(path) > 1 and path[-1] in _ROUTES and isinstance(decorator, ir.Call):
+                return REQUEST
+            if (len(path) > 1 and path[-1] in _JOBS) or path[-1:] in [(name,) for name in _BARE_JOBS]:
+                return MESSAGE
+        definition = module.classes.get(function.owner or "")
+        if definition is not None and function.name in _METHODS:
+            for base in definition.bases:
+                kind = _BASES.get(path_of(base)[-1] if path_of(base) else "")
+                if kind:
+                    return kind
+        if any([isinstance(each, ir.While) and _is_endless(each) for each in ir.statements(function.body)]):
+            return LOOP
+        return ""
+
+    # ------------------------------------------------------------------------------ by who starts or calls it
+
+    def _started_in(self, module: Module, body: tuple[ir.Stmt, ...], around: FunctionRef | None) -> Iterator[Entry]:
+        """The functions that are started below `body`; who calls whom is noted on the way."""
+        local = self._project.statics.results.locals(around) if around is not None else None
+        for statement in ir.statements(body):
+            for node in own_expressions(statement):
+                if not isinstance(node, ir.Call):
+                    continue
+                path = path_of(node.function)
+                start = tasks.started_by(node)
+                if start is not None and start.kind in _STARTED:
+                    work = start.function.function if isinstance(start.function, ir.Call) else start.function
+                    if isinstance(start.function, ir.Call) and path_of(work)[-1:] == ("partial",):
+                        work = start.function.arguments[0].value if start.function.arguments else work
+                    started = self._function(module, work, local, around)
+                    if started is not None:
+                        yield Entry(started, _STARTED[start.kind], module, node.place)
+                elif path[-1:] == ("map",) and tasks.is_executor(path) and node.arguments:
+                    started = self._function(module, node.arguments[0].value, local, around)
+                    if started is not None:
+                        yield Entry(started, tasks.JOB, module, node.place)
+                elif path and path[-1] in _REGISTERING:
+                    for argument in node.arguments:
+                        started = self._function(module, argument.value, local, around)
+                        if started is not None:
+                            yield Entry(started, _REGISTERING[path[-1]], module, node.place)
+                elif around is not None:
+                    called = self._function(module, node.function, local, around)
+                    if called is not None:
+                        self._callers.setdefault(id(called.function), []).append(around)
+
+    def _function(
+        self, module: Module, node: ir.Expr, local: dict[str, Value] | None, around: FunctionRef | None
+    ) -> FunctionRef | None:
+        """The function of the project that an expression stands for."""
+        if isinstance(node, ir.Lambda):
+            calls = [part for each in node.function.body for part in own_expressions(each) if isinstance(part, ir.Call)]
+            return self._function(module, calls[0].function, local, around) if calls else None
+        if around is not None and isinstance(node, ir.Name) and len(node.path) == 1:
+            nested = module.functions.get(f"{around.function.qualname}.{node.path[0]}")
+            if nested is not None:
+                return FunctionRef(module, nested)
+        value = self._project.statics.expression(module, node, local)
+        if isinstance(value, Function):
+            return value.reference
+        if isinstance(value, Closure):
+            return FunctionRef(module, value.function)
+        if isinstance(value, ClassValue):
+            return self._project.table.method(value.reference, "__init__")
+        return None
+
+
+def _is_endless(loop: ir.While) -> bool:
+    return loop.test in (ir.Constant(True), ir.Constant(1))
