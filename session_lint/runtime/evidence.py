@@ -65,7 +65,7 @@ PROVES: Mapping[str, tuple[Oracle, ...]] = {
     "SES212": (Oracle.BROKEN_DEPENDENCY,),
     "SES301": (Oracle.NEVER_AWAITED,),
     "SES302": (Oracle.CONCURRENT_USE,),
-    "SES303": _LEAK,
+    "SES303": (*_LEAK, Oracle.DEAD_SESSION, Oracle.CONCURRENT_USE),
     "SES306": (Oracle.DUPLICATE_ROW,),
     "SES307": (Oracle.LOST_UPDATE,),
     "SES308": (Oracle.HELD_ACROSS_AWAIT,),

@@ -80,6 +80,11 @@ class Explorer:
                 run.evidence = judge(replace(case, error=run.error))
             run.reached = step is None or self.injector.hit is not None
             run.diverged = self.injector.diverged
+            if step is None:
+                # A coroutine that an exception's frames still hold is not yet known to be dropped.
+                if run.error is not None:
+                    run.error.__traceback__ = None
+                gc.collect()
         never_awaited = [str(w.message) for w in caught if "was never awaited" in str(w.message)]
         if never_awaited and step is None:
             case = Case(Recording(), self.probe.observers, never_awaited=never_awaited)

@@ -135,13 +135,12 @@ def poisoned_sessions(case: Case) -> Iterator[Evidence]:
                 records[-1].opened if records else None,
                 (o.frames for record in records for o in record.operations),
             )  # fmt: skip
-            return
-        if sqlstate(error) == "25P02":
-            use = next((o for o in reversed(case.recording.operations) if o.error is not None), None)
-            yield _evidence(
-                case, Oracle.POISONED_SESSION, "the transaction is used after it was aborted",
-                use.frames if use else None, _moments(use.use) if use and use.use else [], sqlstate="25P02",
-            )  # fmt: skip
+            break
+    for operation in case.recording.operations:
+        if operation.use is not None and sqlstate(operation.error) == "25P02":
+            message = "a statement in a transaction that is aborted"
+            yield _evidence(case, Oracle.POISONED_SESSION, message, _opened(operation.use), [operation.frames],
+                            sqlstate="25P02")  # fmt: skip
             return
 
 
@@ -246,8 +245,12 @@ def exceptions(case: Case) -> Iterator[Evidence]:
             yield _evidence(case, Oracle.CLOSED_TRANSACTION, text.splitlines()[0][:120], opened, frames)
         elif isinstance(error, exc.TimeoutError):
             yield _evidence(case, Oracle.POOL_EXHAUSTED, text.splitlines()[0][:120], opened, frames)
+        elif type(error).__name__ == "IllegalStateChangeError":  # of SQLAlchemy 2.0 and later
+            yield _evidence(case, Oracle.CONCURRENT_USE, text.splitlines()[0][:120], opened, frames)
         elif isinstance(error, RuntimeError) and "generator didn't stop" in text:
             yield _evidence(case, Oracle.BROKEN_GENERATOR, f"RuntimeError: {text}", opened, frames)
+        elif isinstance(error, TypeError) and "GeneratorContextManager" in text and not case.recording.uses:
+            yield _evidence(case, Oracle.BROKEN_DEPENDENCY, f"TypeError: {text}", opened, frames, checkouts=0)
 
 
 def concurrent_uses(case: Case) -> Iterator[Evidence]:

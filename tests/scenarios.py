@@ -1,0 +1,199 @@
+"""Runs the blocks of the rule book that define `scenario(...)` on a real PostgreSQL.
+
+A block imports what an application has (`app.engine`, `app.models`, `app.db`); here these modules are made, with an
+engine of the kind that the block wants. A parameter `client` is an httpx client of the block's FastAPI application.
+Sleeping is left out: a retry's pauses prove nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import importlib
+import inspect
+import re
+import sys
+import time
+import types
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+from book import Case
+
+from session_lint.runtime.evidence import PROVES, Evidence
+from session_lint.runtime.exploring import CAME_BACK, Explorer, Program, Run
+from session_lint.runtime.postgres import Database
+
+APPLICATION = Path(__file__).parent / "data" / "scenario_app"
+LATE_IS_THE_BUG = {"SES204"}
+"""Rules for which it counts that a connection came back only after a turn of the event loop."""
+
+_URL = re.compile(r'"postgresql(?:\+\w+)?://[^"]*"')
+_ENGINE = """
+from sqlalchemy import create_engine as _create
+from sqlalchemy.ext.asyncio import create_async_engine as _create_async
+from app import options
+
+_options = {"pool_size": 2, "max_overflow": 0, "pool_timeout": 0.5}
+async_engine = _create_async(options.async_url, **_options)
+sync_engine = _create(options.sync_url, **_options)
+engine = async_engine if options.asynchronous else sync_engine
+"""
+_DB = """
+from app.engine import engine
+from sqlalchemy.orm import sessionmaker
+
+new_session = sessionmaker(engine)
+
+
+def get_db():
+    session = new_session()
+    yield session
+    session.close()
+"""
+_ASYNC_DB = """
+from app.engine import engine
+from sqlalchemy.ext.asyncio import async_sessionmaker
+
+new_session = async_sessionmaker(engine, expire_on_commit=False)
+
+
+async def get_db():
+    session = new_session()
+    yield session
+    await session.close()
+"""
+
+
+@dataclass
+class Scenario:
+    """One case, written as a project into a directory."""
+
+    case: Case
+    directory: Path
+    database: Database
+
+    def write(self) -> None:
+        asynchronous = any("ext.asyncio" in source.text for source in self.case.sources)
+        urls = {name: self.database.url(driver) for name, driver in (("sync", "psycopg"), ("async", "asyncpg"))}
+        files = {
+            "app/__init__.py": "",
+            "app/options.py": f"asynchronous = {asynchronous}\n"
+            + "".join(f"{name}_url = {url!r}\n" for name, url in urls.items()),
+            "app/engine.py": _ENGINE,
+            "app/db.py": _ASYNC_DB if asynchronous else _DB,
+            **{f"app/{path.name}": path.read_text() for path in APPLICATION.glob("*.py")},
+        }
+        for source in self.case.sources:
+            url = urls["async" if "create_async_engine" in source.text else "sync"]
+            files[source.name] = _URL.sub(lambda _, url=url: repr(url), source.text)  # type: ignore[misc]
+        for name, text in files.items():
+            path = self.directory / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, encoding="utf-8")
+
+    def prepare(self) -> Program:
+        """The program, from modules that are new, on rows that are new."""
+        for name in [name for name in sys.modules if name.partition(".")[0] in {"app", "example"}]:
+            del sys.modules[name]
+        modules = [importlib.import_module(s.name[: -len(".py")].replace("/", ".")) for s in self.case.sources]
+        for module in modules:
+            for name, quick in (("time", _QuickTime()), ("asyncio", _QuickAsyncio())):
+                if name in vars(module):
+                    setattr(module, name, quick)
+        seed(self.database)
+        (scenario,) = [m.scenario for m in modules if hasattr(m, "scenario")]
+        if "client" not in inspect.signature(scenario).parameters:
+            program: Program = scenario
+            return program
+        return _with_client(scenario, modules)
+
+
+def _with_client(scenario: Callable[..., Any], modules: list[types.ModuleType]) -> Program:
+    from fastapi import APIRouter, FastAPI
+
+    application = FastAPI()
+    for module in modules:
+        for value in vars(module).values():
+            if isinstance(value, APIRouter):
+                application.include_router(value)
+
+    @functools.wraps(scenario)
+    async def run() -> None:
+        transport = httpx.ASGITransport(application)
+        async with httpx.AsyncClient(transport=transport, base_url="http://scenario") as client:
+            await scenario(client)
+
+    return run
+
+
+def create_tables(database: Database) -> None:
+    """The tables of the application that the rule book's examples are taken from."""
+    from sqlalchemy import create_engine
+
+    sys.path.insert(0, str(APPLICATION))
+    try:
+        models = importlib.import_module("models")
+    finally:
+        sys.path.remove(str(APPLICATION))
+        sys.modules.pop("models", None)
+    engine = create_engine(database.url("psycopg"))
+    models.Base.metadata.create_all(engine)
+    engine.dispose()
+    with database.connect() as connection:
+        connection.query("CREATE MATERIALIZED VIEW totals AS SELECT count(*) FROM users")
+
+
+def seed(database: Database) -> None:
+    """One row where an example looks for one."""
+    with database.connect() as connection:
+        tables = connection.query("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")
+        names = ", ".join(name or "" for (name,) in tables)
+        connection.query(
+            f"SET lock_timeout = '5s'; TRUNCATE {names} RESTART IDENTITY;"
+            "INSERT INTO users (name, email) VALUES ('Ada', 'ada@example.org');"
+            "INSERT INTO products (name) VALUES ('tea'); INSERT INTO jobs (name, state) VALUES ('a job', 'new');"
+            "INSERT INTO threads (id, user_id, title) VALUES ('1', 1, 'first');"
+            "INSERT INTO accounts (balance) VALUES (10); INSERT INTO invoices (state) VALUES ('open'), ('open');"
+            "INSERT INTO orders (state) VALUES ('new'); INSERT INTO catalogs (name) VALUES ('birds')"
+        )
+
+
+def explore(explorer: Explorer, scenario: Scenario) -> Iterator[Run]:
+    """All runs of a scenario."""
+    scenario.write()
+    sys.path.insert(0, str(scenario.directory))
+    importlib.invalidate_caches()
+    try:
+        yield from explorer.explore(scenario.prepare)
+    finally:
+        sys.path.remove(str(scenario.directory))
+
+
+def proofs(code: str, runs: list[Run]) -> list[Evidence]:
+    """The evidence that proves a rule's finding."""
+    return [
+        evidence
+        for run in runs
+        for evidence in run.evidence
+        if evidence.oracle in PROVES[code] and (CAME_BACK not in evidence.facts or code in LATE_IS_THE_BUG)
+    ]
+
+
+class _QuickTime:
+    def sleep(self, seconds: float) -> None:
+        """Do not."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(time, name)
+
+
+class _QuickAsyncio:
+    async def sleep(self, seconds: float) -> None:
+        await asyncio.sleep(0)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(asyncio, name)
