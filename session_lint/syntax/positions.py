@@ -146,6 +146,8 @@ def _ast_type(kind: type[ast.AST]) -> tuple[str | None, tuple[str, ...]]:
     return known
 
 
+# Most of what an expression consists of: it has no place of its own and nothing below it.
+_LEAVES: frozenset[type] = frozenset((ast.Name, ast.Constant, str, int, bool, type(None)))
 _NO_CODE = frozenset("ctx op ops id attr arg name names kind asname level module type_comment rest cls_name".split())
 
 
@@ -231,15 +233,17 @@ def collect(statements: Iterable[ast.stmt], lines: Sequence[str], offset: int, l
         if kind is ast.JoinedStr and string is None and not _FSTRINGS_HAVE_POSITIONS:
             string = node  # type: ignore[assignment]
         ordered = _irregular(node) if kind in _IRREGULAR else None
-        if ordered is not None:
-            stack.extend([(child, below, string, False) for child in reversed(ordered)])
-            continue
-        for field in fields:
-            value = getattr(node, field, None)
-            if type(value) is list:
-                stack.extend([(child, below, string, False) for child in reversed(value) if isinstance(child, ast.AST)])
-            elif isinstance(value, ast.AST):
-                stack.append((value, below, string, False))
+        if ordered is None:
+            ordered = []
+            for field in fields:
+                value = getattr(node, field, None)
+                if type(value) is list:
+                    ordered += reversed(value)
+                elif value is not None:
+                    ordered.append(value)
+        else:
+            ordered.reverse()
+        stack += [(child, below, string, False) for child in ordered if type(child) not in _LEAVES]
     return found
 
 
