@@ -18,16 +18,18 @@ from session_lint.flow.values import (
     Instance,
     Path,
     Session,
+    Truth,
+    Value,
 )
 from session_lint.ir_queries import decorator_name, own_expressions
 from session_lint.project import shapes
 from session_lint.project.modules import ClassRef
 
 
-def entry_states(interpreter: Effects, begun: int = 0) -> list[State]:
+def entry_states(interpreter: Effects, begun: int, constants: dict[str, Value]) -> list[State]:
     """What the parameters hold when the function is entered.
 
-    begun: 1 if the sessions that it is handed are in a begin() block.
+    begun: 1 if the sessions that it is handed are in a begin() block. constants: what is known of parameters.
     """
     statics = interpreter.project.statics
     state = State({}, {})
@@ -54,10 +56,15 @@ def entry_states(interpreter: Effects, begun: int = 0) -> list[State]:
                 interpreter.flow.reference, parameter
             ):
                 optional = path
+        elif isinstance(constants.get(parameter.name), Const):
+            state = state.bind(path, constants[parameter.name])
         elif value is not None:
             state = state.bind(path, value if not isinstance(value, Instance) else value._replace(path=path))
-    if optional is None:
+    known = constants.get(optional[0]) if optional is not None else None
+    if optional is None or isinstance(known, Truth):
         return [state]
+    if known == Const(None):
+        return [state.bind(optional, known)]
     return [state, state.bind(optional, Const(None))]
 
 

@@ -68,10 +68,13 @@ class Interpreter(Evaluation):
         }
         self._current_errors: list[Error] = []
 
-    def run(self, begun: int = 0) -> FunctionFlow:
-        """Interpret the function from its entry. begun: 1 if it is handed its sessions in a begin() block."""
+    def run(self, begun: int = 0, constants: tuple[tuple[str, Value], ...] = ()) -> FunctionFlow:
+        """Interpret the function from its entry.
+
+        begun: 1 if it is handed its sessions in a begin() block. constants: parameters whose value is known.
+        """
         outcome = Outcome()
-        start = States(entry_states(self, begun))
+        start = States(entry_states(self, begun, dict(constants)))
         self.run_block(self.function.body, start, outcome)
         end = self.function.place
         last = (end[2], end[3], end[2], end[3])

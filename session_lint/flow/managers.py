@@ -104,9 +104,15 @@ class Managers(Starts):
             return self._enter_provider(value, state, node, item)
         return [(state, value, value.value if value.kind == "null" else value)]
 
+    def _provider(self, manager: Manager) -> Provider:
+        """What a context manager function does at its end, called as it was."""
+        assert manager.reference is not None
+        constants = self.project.summaries.constants(manager.reference, manager.bindings)
+        return self.project.provider(manager.reference, constants)
+
     def _enter_provider(self, value: Manager, state: State, node: ir.With, item: ir.WithItem) -> Entered:
         assert value.reference is not None
-        provider = self.project.provider(value.reference)
+        provider = self._provider(value)
         bindings = dict(value.bindings)
         for root in provider.parameters:
             given = bindings.get(root[0])
@@ -143,7 +149,7 @@ class Managers(Starts):
         identity: Path = (f"@{place[0]}:{place[1]}",)
         name = item.target.path[-1] if isinstance(item.target, ir.Name) else "the session"
         reference = manager.reference if manager is not None else None
-        begun = self.project.provider(reference).begun if reference is not None else 0
+        begun = self._provider(manager).begun if manager is not None and reference is not None else 0
         info = SessionInfo(identity, name, result.PROVIDED, kind, place, reference)
         opened = Mark(place, f"{name} is opened here")
         session = SessionState(transaction=OPEN if begun else NONE, reset=True, begun=begun).mark(opened=opened)
@@ -225,7 +231,7 @@ class Managers(Starts):
         if manager.kind in ("begin", "open begin"):
             return self._end_block(manager, state, session, identity, node, outcome)
         if manager.kind == "provider" and manager.reference is not None:
-            provider = self.project.provider(manager.reference)
+            provider = self._provider(manager)
             if provider.commits:
                 state = self._commit_by(state, session, identity, node, outcome, f"{manager.reference.function.name}()")
                 session = state.sessions[identity]
@@ -277,7 +283,7 @@ class Managers(Starts):
             after = session._replace(transaction=restored, pending=False, savepoints=session.savepoints - 1)
             return state.set(identity, after), "never"
         if manager.kind == "provider" and manager.reference is not None:
-            provider = self.project.provider(manager.reference)
+            provider = self._provider(manager)
             if provider.closes_on_error:
                 session = session._replace(transaction=CLOSED, dirty=False, owned=False)
             elif provider.ends_on_error:

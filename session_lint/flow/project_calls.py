@@ -80,7 +80,7 @@ class ProjectCalls(ForeignCalls):
             if identity is None and isinstance(callee.receiver, Instance):
                 identity = () if self.project.holds_session(callee.receiver.reference) else None
             return [(state, Coroutine(None, label, node.place, identity) if identity is not None else None)]
-        contract = self.project.contract(reference)
+        contract = self.project.contract(reference, self.project.summaries.constants(reference, bindings))
         if contract is None:
             self._note_handing(reference, node.place, handed)
             return self.unknown_call(node, arguments, state, outcome, label, False)
@@ -157,7 +157,7 @@ class ProjectCalls(ForeignCalls):
         return state
 
     def _bind(self, callee: Function, arguments: Arguments) -> tuple[tuple[str, Value], ...]:
-        """Which parameter gets which value."""
+        """Which parameter gets which value; those that are not named have their default."""
         parameters = list(callee.reference.function.parameters)
         owner = callee.reference.function.owner
         is_static = has_decorator(callee.reference.function, "staticmethod")
@@ -175,6 +175,8 @@ class ProjectCalls(ForeignCalls):
                     position += 1
             elif name not in ("*", "**"):
                 bound[name] = value
+        if any([name in ("*", "**") for name, _, _ in arguments]):
+            bound = {**{parameter.name: None for parameter in parameters}, **bound}
         return tuple(bound.items())
 
     # ------------------------------------------------------------------------------------------- contracts

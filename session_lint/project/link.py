@@ -1,18 +1,13 @@
-"""The link stage: all modules of the project together, and what is known of each function.
-
-Flows, contracts and providers are worked out when they are first asked for and kept. A function that is
-reached again while it is being worked out (recursion) is judged as if nothing were known of it.
-"""
+"""The link stage: all modules of the project together, and what is known of each function."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 from session_lint import ir
 from session_lint.findings import Confidence
-from session_lint.flow.contracts import Contract, contract_of
+from session_lint.flow.contracts import Contract
 from session_lint.flow.result import FunctionFlow
 from session_lint.flow.values import Borrowed, Dependency, Function, Instance, Value
 from session_lint.ir_queries import own_expressions
@@ -20,19 +15,17 @@ from session_lint.project import shapes
 from session_lint.project.call_graph import CallGraph
 from session_lint.project.constructors import Constructors
 from session_lint.project.dependencies import Dependencies
+from session_lint.project.entry_points import EntryPoints
+from session_lint.project.kept import KeptSessions
 from session_lint.project.modules import ClassRef, External, FunctionRef, Module, SymbolTable
 from session_lint.project.ownership import Ownership
-from session_lint.project.provider import UNSEEN, Provider, provider_of
+from session_lint.project.provider import Provider
+from session_lint.project.removals import Removals
 from session_lint.project.sqlalchemy_names import weaker
 from session_lint.project.statics import Statics
+from session_lint.project.summaries import Constants, Summaries
 from session_lint.project.versions import Versions
 from session_lint.settings import Settings
-
-if TYPE_CHECKING:
-    pass
-
-_MAX_CHAIN = 40
-"""How many functions deep contracts are followed; Python's own stack is the limit behind it."""
 
 _INJECTING = ("provide_session", "with_session", "transactional", "db_injector", "inject_session", "session_scope")
 
@@ -45,17 +38,17 @@ class Project:
         self.table = SymbolTable(modules)
         self.statics = Statics(self.table, settings)
         self.constructors = Constructors(self.table)
+        self.summaries = Summaries(self)
         self.call_graph = CallGraph(self)
         self.dependencies = Dependencies(self)
         self.versions = Versions(settings)
         self.ownership = Ownership(self)
-        self._flows: dict[int, FunctionFlow | None] = {}
-        self._contracts: dict[int, Contract] = {}
-        self._providers: dict[int, Provider] = {}
+        self.entry_points = EntryPoints(self)
+        self.kept = KeptSessions(self)
+        self.removals = Removals(self)
         self._locals: dict[int, dict[str, Value]] = {}
         self._holders: dict[int, bool] = {}
         self._imports: dict[tuple[str, ...], bool] = {}
-        self._chain = 0
         self.failures: list[tuple[FunctionRef, str]] = []
         self.notes: list[str] = []
 
@@ -67,50 +60,15 @@ class Project:
 
     def flow(self, reference: FunctionRef) -> FunctionFlow | None:
         """The function's flow; None while it is being worked out."""
-        from session_lint.flow.interpreter import Interpreter
+        return self.summaries.flow(reference)
 
-        key = id(reference.function)
-        if key in self._flows:
-            return self._flows[key]
-        if self._chain >= _MAX_CHAIN:
-            return None
-        self._flows[key] = None
-        self._chain += 1
-        try:
-            self._flows[key] = Interpreter(self, reference).run()
-        except RecursionError:
-            self.notes.append(
-                f"{reference.module.path}: {reference.function.qualname} is nested too deeply to be judged"
-            )
-            self._flows[key] = FunctionFlow(reference, unresolved=True)
-        except Exception as error:  # noqa: BLE001 - a bug of ours in one function must not cost the rest its findings
-            self.failures.append((reference, f"{reference.function.qualname}: {type(error).__name__}: {error}"))
-            self._flows[key] = FunctionFlow(reference, unresolved=True)
-        finally:
-            self._chain -= 1
-            if self._flows[key] is None:
-                del self._flows[key]
-        return self._flows[key]
-
-    def contract(self, reference: FunctionRef) -> Contract | None:
+    def contract(self, reference: FunctionRef, constants: Constants = ()) -> Contract | None:
         """The function's contract; None if it is not known."""
-        key = id(reference.function)
-        if key not in self._contracts:
-            flow = self.flow(reference)
-            if flow is None or flow.unresolved:
-                return None
-            self._contracts[key] = contract_of(flow)
-        return self._contracts[key]
+        return self.summaries.contract(reference, constants)
 
-    def provider(self, reference: FunctionRef) -> Provider:
+    def provider(self, reference: FunctionRef, constants: Constants = ()) -> Provider:
         """What a session generator does at its end."""
-        key = id(reference.function)
-        if key not in self._providers:
-            flow = self.flow(reference)
-            if flow is None:
-                return UNSEEN
-            self._providers[key] = provider_of(flow)
-        return self._providers[key]
+        return self.summaries.provider(reference, constants)
 
     def provider_of(self, value: Value) -> FunctionRef | None:
         """The generator function behind `Depends(value)`."""

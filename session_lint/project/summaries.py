@@ -1,0 +1,154 @@
+"""What is known of each function: its flow, its contract, what it does as a provider.
+
+Worked out when it is first asked for, and kept. A function that is reached again while it is being worked out
+(recursion) is judged there as if nothing were known of it. What was found out on the way to such a place is not kept,
+because it would depend on where the way began: whoever asks for it later gets the same answer in every run,
+whichever files the run is about.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from session_lint import ir
+from session_lint.flow.contracts import Contract, contract_of
+from session_lint.flow.result import FunctionFlow
+from session_lint.flow.values import Const, Session, Truth, Value
+from session_lint.project.modules import FunctionRef
+from session_lint.project.provider import UNSEEN, Provider, provider_of
+
+if TYPE_CHECKING:
+    from session_lint.project.link import Project
+
+_MAX_CHAIN = 40
+"""How many functions deep contracts are followed; Python's own stack is the limit behind it."""
+_MAX_AGAIN = 2000
+"""So many answers are thrown away because of recursion; after that even such ones are kept, so that it ends."""
+
+Constants = tuple[tuple[str, Value], ...]
+"""Parameters whose value is known: None, True, False, or that a session is given."""
+
+
+class Summaries:
+    """Runs the interpreter over the project's functions."""
+
+    def __init__(self, project: Project) -> None:
+        self._project = project
+        self._flows: dict[tuple[int, Constants], FunctionFlow] = {}
+        self._contracts: dict[tuple[int, Constants], Contract] = {}
+        self._providers: dict[tuple[int, Constants], Provider] = {}
+        self._deciding: dict[int, frozenset[str]] = {}
+        self._running: dict[tuple[int, Constants], int] = {}
+        self._reached: list[int] = []
+        self._again = 0
+
+    def flow(self, reference: FunctionRef, constants: Constants = ()) -> FunctionFlow | None:
+        """The function's flow; None while it is being worked out."""
+        key = (id(reference.function), constants)
+        if key in self._flows:
+            return self._flows[key]
+        depth = len(self._reached)
+        if key in self._running or depth >= _MAX_CHAIN:
+            self._depends_on(self._running.get(key, 0))
+            return None
+        self._running[key] = depth
+        self._reached.append(depth)
+        try:
+            flow = self._run(reference, constants)
+        finally:
+            del self._running[key]
+            lowest = self._reached.pop()
+        if lowest < depth:
+            self._depends_on(lowest)
+            self._again += 1
+        if lowest >= depth or self._again > _MAX_AGAIN:
+            self._flows[key] = flow
+        return flow
+
+    def _depends_on(self, depth: int) -> None:
+        if self._reached:
+            self._reached[-1] = min(self._reached[-1], depth)
+
+    def _run(self, reference: FunctionRef, constants: Constants) -> FunctionFlow:
+        from session_lint.flow.interpreter import Interpreter
+
+        try:
+            return Interpreter(self._project, reference).run(constants=constants)
+        except RecursionError:
+            self._project.notes.append(
+                f"{reference.module.path}: {reference.function.qualname} is nested too deeply to be judged"
+            )
+        except Exception as error:  # noqa: BLE001 - a bug of ours in one function must not cost the rest its findings
+            problem = f"{reference.function.qualname}: {type(error).__name__}: {error}"
+            self._project.failures.append((reference, problem))
+        return FunctionFlow(reference, unresolved=True)
+
+    def contract(self, reference: FunctionRef, constants: Constants = ()) -> Contract | None:
+        """The function's contract; None if it is not known."""
+        key = (id(reference.function), constants)
+        if key not in self._contracts:
+            flow = self.flow(reference, constants)
+            if flow is None or flow.unresolved:
+                return None
+            contract = contract_of(flow)
+            if key not in self._flows:
+                return contract
+            self._contracts[key] = contract
+        return self._contracts[key]
+
+    def provider(self, reference: FunctionRef, constants: Constants = ()) -> Provider:
+        """What a session generator does at its end."""
+        key = (id(reference.function), constants)
+        if key not in self._providers:
+            flow = self.flow(reference, constants)
+            if flow is None or key not in self._flows:
+                return UNSEEN if flow is None else provider_of(flow)
+            self._providers[key] = provider_of(flow)
+        return self._providers[key]
+
+    # -------------------------------------------------------------------------------------------- constants
+
+    def constants(self, reference: FunctionRef, bindings: tuple[tuple[str, Value], ...]) -> Constants:
+        """Those of a call's arguments that are known and that decide what the function does."""
+        deciding = self._decides(reference)
+        if not deciding:
+            return ()
+        given = dict(bindings)
+        found: list[tuple[str, Value]] = []
+        for parameter in reference.function.parameters:
+            if parameter.name not in deciding:
+                continue
+            value = given[parameter.name] if parameter.name in given else _default(parameter)
+            if isinstance(value, Const):
+                found.append((parameter.name, value))
+            elif isinstance(value, Session):
+                found.append((parameter.name, Truth(True)))
+        return tuple(found)
+
+    def _decides(self, reference: FunctionRef) -> frozenset[str]:
+        """The parameters with a default of None, True or False that the function's conditions ask for."""
+        key = id(reference.function)
+        if key not in self._deciding:
+            names = {item.name for item in reference.function.parameters if _default(item) is not None}
+            asked = {name for name in names if _asks_for(reference.function.body, name)} if names else set()
+            self._deciding[key] = frozenset(asked)
+        return self._deciding[key]
+
+
+def _default(parameter: ir.Parameter) -> Const | None:
+    default = parameter.default
+    if isinstance(default, ir.Constant) and (default.value is None or isinstance(default.value, bool)):
+        return Const(default.value)
+    return None
+
+
+def _asks_for(body: tuple[ir.Stmt, ...], name: str) -> bool:
+    """Whether a condition mentions the name."""
+    for statement in ir.statements(body):
+        tests: list[ir.Expr] = [statement.test] if isinstance(statement, (ir.If, ir.While)) else []
+        tests += [part.test for part in ir.expressions(statement) if isinstance(part, ir.Conditional)]
+        tests += [part for part in ir.expressions(statement) if isinstance(part, ir.Boolean)]
+        for test in tests:
+            if any([isinstance(part, ir.Name) and part.path == (name,) for part in ir.expressions(test)]):
+                return True
+    return False
