@@ -56,6 +56,8 @@ class Ownership:
 
     def _judge(self, flow: FunctionFlow, info: SessionInfo) -> Owner:
         if info.origin == result.SHARED or self._is_kept(flow, info):
+            if self._project.kept.is_shared(flow, info):
+                return Owner(EXPOSED, f"{info.name} is shared by all requests", Confidence.LIKELY)
             if self._is_cleaned_somewhere(flow, info):
                 return Owner(UNKNOWN, f"{info.name} is rolled back or closed elsewhere", Confidence.POSSIBLE)
             return Owner(KEPT, f"{info.name} lives as long as the process", Confidence.LIKELY)

@@ -1,0 +1,134 @@
+"""SES206: a scoped_session that is used again and again by the same threads or tasks, and that nobody removes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from session_lint import ir
+from session_lint.checks import rule
+from session_lint.checks.context import Context
+from session_lint.findings import Confidence, Finding, Severity, Step
+from session_lint.flow import errors, result
+from session_lint.flow.result import Exit, FunctionFlow
+from session_lint.flow.state import BROKEN, OPEN
+from session_lint.flow.values import Path, Registry
+from session_lint.ir_queries import path_of, words
+from session_lint.project.entry_points import OWN_THREAD, Entry
+from session_lint.project.link import Project
+from session_lint.project.modules import ClassRef, Module
+
+_MANAGED = ("zope.sqlalchemy", "pyramid_tm", "transaction")
+"""Who ends the transactions of all sessions that are registered with it, and gives their connections back."""
+
+
+@rule("SES206", "scoped-session-never-removed", Severity.ERROR)
+def check(context: Context) -> Iterator[Finding]:
+    for registry, name, place in _registries(context.project, context.module):
+        if context.project.imports(*_MANAGED):
+            continue
+        identity = ("~", *registry.identity)
+        users = [flow for flow in context.project.all_flows() if _leaves_open(flow, identity)]
+        if not users:
+            continue
+        if not context.project.removals.of(name):
+            entries = context.project.entry_points.reaching([flow.reference for flow in users])
+            yield _never_removed(context, registry, name, place, users, entries)
+    yield from _not_removed_by_threads(context)
+
+
+def _never_removed(
+    context: Context, registry: Registry, name: str, place: ir.Place, users: list[FunctionFlow], entries: list[Entry]
+) -> Finding:
+    remedy = f"`{'await ' if registry.is_async else ''}{name}.remove()`"
+    if not entries:
+        message = f"nobody calls {remedy}: what one use of {name} leaves open, the next one in the same thread finds"
+        return context.finding(None, place, message, Confidence.POSSIBLE, [_use(users[0], registry)])
+    kind = entries[0].kind
+    message = (
+        f"nobody calls {remedy}: each {'task' if registry.is_async else 'thread'} keeps its session and connection, "
+        f"and what fails in one {kind} makes the next one fail; call it at the end of every {kind}, in `finally`"
+    )
+    affects = [context.affected(entry.reference, f"ends without {name}.remove()") for entry in entries]
+    return context.finding(None, place, message, Confidence.LIKELY, [_use(users[0], registry)], affects)
+
+
+def _use(flow: FunctionFlow, registry: Registry) -> Step:
+    """Where a function leaves its transaction open."""
+    identity = ("~", *registry.identity)
+    session = next(way.state.sessions[identity] for way in flow.exits if _is_open(way, identity))
+    mark = session.witness.used or session.witness.wrote or session.witness.failed
+    place = mark.place if mark is not None else flow.reference.function.place
+    text = mark.text if mark is not None else f"{flow.name} uses it here"
+    return Step(flow.reference.module.path, place[0], place[1], text)
+
+
+# ------------------------------------------------------------------------------------------- threads of its own
+
+
+def _not_removed_by_threads(context: Context) -> Iterator[Finding]:
+    """Work that is given to a thread: the hooks that end a request know nothing of it."""
+    for flow in context.flows():
+        info = next((info for info in flow.sessions.values() if info.origin == result.AMBIENT), None)
+        if info is None or info.framework or not _leaves_open(flow, info.identity):
+            continue
+        entry = context.project.entry_points.of(flow.reference)
+        name = info.identity[-1]
+        if entry is None or entry.kind not in OWN_THREAD or not context.project.removals.of(name):
+            continue
+        if any([_is_context(statement) for statement in ir.statements(flow.reference.function.body)]):
+            continue
+        message = (
+            f"{flow.name} runs in a thread of its own and never calls `{name}.remove()`: the session stays with "
+            "the thread, and so does what it leaves open; call it in `finally`"
+        )
+        place = entry.place if entry.module is context.module else flow.reference.function.place
+        registry = Registry(info.identity[1:], info.type.is_async, "")
+        yield context.finding(flow, place, message, Confidence.LIKELY, [_use(flow, registry)])
+
+
+def _is_context(statement: ir.Stmt) -> bool:
+    """`with app.app_context()`: the end of the context is the end of its sessions."""
+    return isinstance(statement, ir.With) and any(
+        [words(item.value).removesuffix("()").endswith("context") for item in statement.items]
+    )
+
+
+# ------------------------------------------------------------------------------------------------- registries
+
+
+def _registries(project: Project, module: Module) -> Iterator[tuple[Registry, str, ir.Place]]:
+    """The scoped sessions that a module defines, for itself or in its classes."""
+    for name, assignment in module.variables.items():
+        value = project.statics.name(module, (name,))
+        if isinstance(value, Registry) and not value.framework and value.identity == (module.name, name):
+            yield value, name, assignment.place
+    for definition in module.classes.values():
+        for name, value in project.statics.fields.of(ClassRef(module, definition)).items():
+            if isinstance(value, Registry) and value.identity == (module.name, definition.qualname, name):
+                yield value, name, _assignment(definition, name)
+
+
+def _assignment(definition: ir.Class, name: str) -> ir.Place:
+    """Where a class or its objects get an attribute."""
+    bodies = [definition.body]
+    bodies += [
+        each.definition.body
+        for each in definition.body
+        if isinstance(each, ir.Define) and isinstance(each.definition, ir.Function)
+    ]
+    for body in bodies:
+        for statement in ir.statements(body):
+            if isinstance(statement, ir.Assign) and any([path_of(t)[-1:] == (name,) for t in statement.targets]):
+                return statement.place
+    return definition.place
+
+
+def _leaves_open(flow: FunctionFlow, identity: Path) -> bool:
+    return identity in flow.sessions and any([_is_open(way, identity) for way in flow.exits])
+
+
+def _is_open(way: Exit, identity: Path) -> bool:
+    session = way.state.sessions.get(identity)
+    if session is None or not session.touched or (way.error is not None and way.error.kind == errors.CANCELLED):
+        return False
+    return session.transaction in (OPEN, *BROKEN)
