@@ -15,6 +15,7 @@ from session_lint.flow.starts import Started
 from session_lint.flow.state import CLOSED, Mark
 from session_lint.flow.values import Dependency, Function, Path
 from session_lint.project.modules import FunctionRef
+from session_lint.project.versions import FASTAPI
 
 _WHEN = {
     tasks.BACKGROUND: "after the response",
@@ -82,14 +83,14 @@ def _finding(
 
 def _after_the_response(context: Context, flow: FunctionFlow, event: Event, started: Started, end: End) -> Finding:
     """When a dependency ends depends on FastAPI's version and on its scope."""
-    version = _version(context)
+    closed_before = True if end.scope == "function" else _is_closed_before(context)
     confidence = end.confidence
-    if end.scope == "function" or (version is not None and _BEFORE <= version < _AFTER):
+    if closed_before:
         message = (
             f"{started.given} is closed before the background task {started.runs} begins, which then opens a "
             "transaction that nobody ends"
         )
-    elif version is None:
+    elif closed_before is None:
         confidence = confidence.at_most(Confidence.LIKELY)
         others = "rolls the request's writes back if the task fails" if end.commits else "holds its transaction open"
         message = (
@@ -110,12 +111,15 @@ def _after_the_response(context: Context, flow: FunctionFlow, event: Event, star
     return _finding(context, flow, event, f"{message}; {_REMEDY}", end, confidence)
 
 
-def _version(context: Context) -> tuple[int, int] | None:
-    text = context.settings.fastapi_version
-    if text is None:
+def _is_closed_before(context: Context) -> bool | None:
+    """Whether the module's FastAPI ends dependencies before background tasks begin; None if its version is unknown."""
+    version = context.project.versions.of(context.module.path, FASTAPI)
+    if version is None:
         return None
-    numbers = [int(part) for part in text.split(".")[:2] if part.isdigit()]
-    return (numbers[0], numbers[1]) if len(numbers) == 2 else None
+    begun, over = version.at_least(*_BEFORE), version.at_least(*_AFTER)
+    if begun is False or over:
+        return False
+    return True if begun and over is False else None
 
 
 # ------------------------------------------------------------------------------------------------- the end
