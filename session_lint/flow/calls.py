@@ -5,8 +5,8 @@ from __future__ import annotations
 from session_lint import ir
 from session_lint.flow import operations as ops
 from session_lint.flow import result
+from session_lint.flow.decorated_calls import DecoratedCalls
 from session_lint.flow.outcome import Outcome
-from session_lint.flow.project_calls import ProjectCalls
 from session_lint.flow.state import (
     Pairs,
     State,
@@ -19,6 +19,7 @@ from session_lint.flow.values import (
     ClassValue,
     Closure,
     Coroutine,
+    Decorated,
     Engine,
     Factory,
     Function,
@@ -40,7 +41,7 @@ from session_lint.ir_queries import (
 )
 
 
-class Calls(ProjectCalls):
+class Calls(DecoratedCalls):
     """Evaluates the callee and the arguments of a call, and leaves the rest to the layer that knows the callee."""
 
     def evaluate(
@@ -137,11 +138,27 @@ class Calls(ProjectCalls):
         if isinstance(callee, Function):
             state = self.lend_captured(arguments, state)
             return self.project_function(callee, node, arguments, state, outcome, purpose)
+        if isinstance(callee, Decorated):
+            return self.decorated_call(callee, node, arguments, state, outcome, purpose)
         if isinstance(callee, Closure):
             return self.nested_function(callee, node, arguments, state, outcome, purpose)
         if isinstance(callee, ClassValue):
             return [(state, self.construct(callee.reference, arguments))]
+        if callee is None and self._passes_on(node):
+            return self.decorated_call(Decorated(call_text(node)), node, arguments, state, outcome, purpose)
         return self.foreign_call(callee, node, arguments, state, outcome, purpose, calm)
+
+    def _passes_on(self, node: ir.Call) -> bool:
+        """`function(*args, **kwargs)` of a parameter: the function is called for somebody else."""
+        if not isinstance(node.function, ir.Name) or len(node.function.path) != 1:
+            return False
+        kinds = {parameter.name: parameter.kind for parameter in self.function.parameters}
+        return kinds.get(node.function.path[0]) == "positional" and any(
+            [
+                argument.name in ("*", "**") and isinstance(argument.value, ir.Name) and argument.value.path[0] in kinds
+                for argument in node.arguments
+            ]
+        )
 
     def _method(
         self, callee: Method, node: ir.Call, arguments: Arguments, state: State, outcome: Outcome, purpose: str

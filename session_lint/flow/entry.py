@@ -14,7 +14,6 @@ from session_lint.flow.values import (
     Borrowed,
     ClassValue,
     Const,
-    Dependency,
     Instance,
     Path,
     Session,
@@ -23,7 +22,7 @@ from session_lint.flow.values import (
 )
 from session_lint.ir_queries import decorator_name, own_expressions
 from session_lint.project import shapes
-from session_lint.project.modules import ClassRef
+from session_lint.project.modules import ClassRef, FunctionRef
 
 
 def entry_states(interpreter: Effects, begun: int, constants: dict[str, Value]) -> list[State]:
@@ -36,6 +35,7 @@ def entry_states(interpreter: Effects, begun: int, constants: dict[str, Value]) 
     optional: Path | None = None
     usage = statics.usage(interpreter.flow.reference)
     prefixes = {used[:1] for used in usage} | _passed(interpreter.function)
+    injected = interpreter.project.decorators.injected(interpreter.flow.reference)
     decorators = [decorator_name(decorator) for decorator in interpreter.function.decorators]
     for index, parameter in enumerate(interpreter.function.parameters):
         path = (parameter.name,)
@@ -51,10 +51,12 @@ def entry_states(interpreter: Effects, begun: int, constants: dict[str, Value]) 
             if value is None and parameter.annotation is None and path in prefixes:
                 value = statics.call_sites.given(interpreter.flow.reference, parameter.name)
         if isinstance(value, Borrowed):
-            state = _session_parameter(interpreter, path, value, dependency, state, begun)
-            if parameter.default == ir.Constant(None) and not interpreter.project.is_injected(
-                interpreter.flow.reference, parameter
-            ):
+            provider = injected.get(parameter.name)
+            if dependency is not None:
+                provider = interpreter.project.provider_of(dependency.provider)
+            is_injected = dependency is not None or provider is not None
+            state = _session_parameter(interpreter, path, value, is_injected, provider, state, begun)
+            if parameter.default == ir.Constant(None) and parameter.name not in injected:
                 optional = path
         elif isinstance(constants.get(parameter.name), Const):
             state = state.bind(path, constants[parameter.name])
@@ -81,14 +83,17 @@ def _passed(function: ir.Function) -> set[Path]:
 
 
 def _session_parameter(
-    interpreter: Effects, path: Path, value: Borrowed, dependency: Dependency | None, state: State, begun: int
+    interpreter: Effects,
+    path: Path,
+    value: Borrowed,
+    is_injected: bool,
+    provider: FunctionRef | None,
+    state: State,
+    begun: int,
 ) -> State:
-    origin, provider = result.PARAMETER, None
-    if dependency is not None:
-        origin = result.INJECTED
-        provider = interpreter.project.provider_of(dependency.provider)
-        if provider is not None:
-            begun = interpreter.project.provider(provider).begun
+    if provider is not None:
+        begun = interpreter.project.provider(provider).begun
+    origin = result.INJECTED if is_injected else result.PARAMETER
     info = SessionInfo(path, path[-1], origin, value.type, interpreter.function.place, provider)
     entry = SessionState(begun=begun)
     return interpreter.track(info, entry, state).bind(path, Session(path))

@@ -28,6 +28,7 @@ from session_lint.flow.values import (
     Manager,
     Opened,
     Path,
+    Registry,
     Session,
     Value,
     carries_session,
@@ -98,6 +99,8 @@ class ForeignCalls(SessionCalls):
             if isinstance(value, Opened):
                 state, identity = self.open(value.type, node.place, state, call_text(node))
                 return [(state, Session(identity))]
+            if isinstance(value, Registry):
+                value = value._replace(identity=(self.module.name, f"@{node.place[0]}:{node.place[1]}"))
             if value is not None:
                 return [(state, value)]
         calm = calm or self._is_calm(node.function, last)

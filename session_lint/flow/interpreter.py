@@ -14,6 +14,7 @@ above, but for the three methods that it needs of them and declares itself (`run
     Managers       managers.py       with blocks, loops over session generators
     Starts         starts.py         sessions that go into tasks, threads and jobs
     Calls          calls.py          callee and arguments; sends a call to one of the next three
+    DecoratedCalls decorated_calls.py what a decorator's wrapper calls
     ProjectCalls   project_calls.py  functions and classes of the project
     ForeignCalls   foreign_calls.py  what can't be seen
     SessionCalls   session_calls.py  methods of sessions, transactions, engines, generators
@@ -107,14 +108,16 @@ class Interpreter(Evaluation):
         outcome = Outcome()
         for state in states:
             for after, value in self.evaluate(node.value, state, outcome, "assigned"):
+                pairs = [(after, value)]
                 if value is None and node.annotation is not None and len(node.targets) == 1:
-                    after, value = self.declared(node, after)
+                    pairs = [self.declared(node, after)]
                 elif value is None and len(node.targets) == 1:
-                    after, value = self.shaped(node.targets[0], node.value, after)
-                for target in node.targets:
-                    after = self._evaluate_target(target, after, outcome)
-                    after = self.assign(target, value, after, node)
-                outcome.normal.add(after)
+                    pairs = self.shaped(node.targets[0], node.value, after)
+                for ready, held in pairs:
+                    for target in node.targets:
+                        ready = self._evaluate_target(target, ready, outcome)
+                        ready = self.assign(target, held, ready, node)
+                    outcome.normal.add(ready)
         return outcome
 
     def _evaluate_target(self, target: ir.Expr, state: State, outcome: Outcome) -> State:

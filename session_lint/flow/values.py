@@ -87,6 +87,12 @@ class Closure(NamedTuple):
     function: ir.Function
 
 
+class Decorated(NamedTuple):
+    """Inside a decorator's wrapper: the function that is decorated, under its name there."""
+
+    name: str
+
+
 class ClassValue(NamedTuple):
     reference: ClassRef
 
@@ -205,6 +211,7 @@ Value = Union[  # noqa: UP007 - its classes refer to it, which `|` can not do on
     Extension,
     Function,
     Closure,
+    Decorated,
     ClassValue,
     Instance,
     ExternalValue,

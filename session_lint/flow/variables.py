@@ -12,13 +12,16 @@ from session_lint.flow.effects import Effects
 from session_lint.flow.result import SessionInfo
 from session_lint.flow.state import (
     OPEN,
+    Pairs,
     SessionState,
     State,
 )
 from session_lint.flow.values import (
     Borrowed,
     Closure,
+    Const,
     Coroutine,
+    Decorated,
     Engine,
     Extension,
     Factory,
@@ -42,6 +45,7 @@ from session_lint.ir_queries import (
     place_of,
 )
 from session_lint.project import shapes
+from session_lint.project.decorators import decorated_name
 from session_lint.project.modules import ClassRef, External, FunctionRef, VariableRef
 
 if TYPE_CHECKING:
@@ -87,9 +91,11 @@ class Variables(Effects):
         """A name from around the function: an enclosing function's, or the module's."""
         statics = self.project.statics
         enclosing = self.project.enclosing(self.flow.reference)
+        if enclosing is not None and len(path) == 1 and path[0] == decorated_name(self.project, self.flow.reference):
+            return Decorated(path[0])
         while enclosing is not None:
             local = self.project.locals(enclosing)
-            if path[0] in local:
+            if path[0] in local and local[path[0]] is not None:
                 value = local[path[0]]
                 for attribute in path[1:]:
                     value = statics.attribute(value, attribute)
@@ -161,22 +167,51 @@ class Variables(Effects):
             return state.bind(path, Session(path)), Session(path)
         return self.materialise(Borrowed(kind), state, path, place, result.ATTRIBUTE)
 
-    def shaped(self, target: ir.Expr, node: ir.Expr | None, state: State) -> tuple[State, Value]:
+    def shaped(self, target: ir.Expr, node: ir.Expr | None, state: State) -> Pairs:
         """`x = something_unknown()`: a session, if what is done with x leaves no other choice."""
         call = node.value if isinstance(node, ir.Await) else node
-        if not isinstance(target, ir.Name) or len(target.path) != 1 or not isinstance(call, ir.Call):
-            return state, None
+        if not isinstance(target, ir.Name) or len(target.path) != 1:
+            return [(state, None)]
+        keyword = self._keyword(call)
+        if keyword and shapes.named_like_session(keyword):
+            return self._given_by_keyword(keyword, call, state)
+        if not isinstance(call, ir.Call):
+            return [(state, None)]
         statics = self.project.statics
         seen = statics.usage(self.flow.reference).get(target.path)
         kind = shapes.recognise(target.path[0], seen, statics.uses_sqlalchemy(self.module))
         if kind is None:
-            return state, None
+            return [(state, None)]
         callee = path_of(call.function)
         if callee and _FACTORY_NAME.match(callee[-1]) and statics.uses_sqlalchemy(self.module):
             state, identity = self.open(kind, call.place, state, target.path[0])
-            return state, Session(identity)
+            return [(state, Session(identity))]
         unsure = SessionType(kind.role, kind.is_async, Confidence.LIKELY)
-        return self.materialise(Borrowed(unsure), state, (target.path[0], "="), call.place, result.ATTRIBUTE)
+        return [self.materialise(Borrowed(unsure), state, (target.path[0], "="), call.place, result.ATTRIBUTE)]
+
+    def _keyword(self, node: ir.Expr | None) -> str:
+        """`kwargs.get("session")`, `kwargs["session"]`: the keyword that is asked for."""
+        packed = {parameter.name for parameter in self.function.parameters if parameter.kind == "**"}
+        key: ir.Expr | None = None
+        if isinstance(node, ir.Call) and isinstance(node.function, ir.Name) and node.arguments:
+            container, key = node.function.path[:-1], node.arguments[0].value
+            if node.function.path[-1] not in ("get", "pop"):
+                return ""
+        elif isinstance(node, ir.Subscript) and isinstance(node.base, ir.Name) and len(node.items) == 1:
+            container, key = node.base.path, node.items[0]
+        else:
+            return ""
+        named = len(container) == 1 and container[0] in packed and isinstance(key, ir.Constant)
+        return key.value if named and isinstance(key, ir.Constant) and isinstance(key.value, str) else ""
+
+    def _given_by_keyword(self, keyword: str, node: ir.Expr | None, state: State) -> Pairs:
+        """What the caller has given by keyword: a session, or nothing."""
+        identity: Path = (keyword,)
+        kind = SessionType("session", self.function.is_async, Confidence.LIKELY)
+        info = SessionInfo(identity, keyword, result.PARAMETER, kind, self.function.place)
+        given = state if identity in state.sessions else self.track(info, SessionState(), state)
+        pairs: Pairs = [(given, Session(identity))]
+        return pairs if isinstance(node, ir.Subscript) else [*pairs, (state, Const(None))]
 
     # --------------------------------------------------------------------------------------------- binding
 

@@ -14,6 +14,7 @@ from session_lint.ir_queries import own_expressions
 from session_lint.project import shapes
 from session_lint.project.call_graph import CallGraph
 from session_lint.project.constructors import Constructors
+from session_lint.project.decorators import Decorators
 from session_lint.project.dependencies import Dependencies
 from session_lint.project.entry_points import EntryPoints
 from session_lint.project.kept import KeptSessions
@@ -27,8 +28,6 @@ from session_lint.project.summaries import Constants, Summaries
 from session_lint.project.versions import Versions
 from session_lint.settings import Settings
 
-_INJECTING = ("provide_session", "with_session", "transactional", "db_injector", "inject_session", "session_scope")
-
 
 class Project:
     """The linked project."""
@@ -39,6 +38,7 @@ class Project:
         self.statics = Statics(self.table, settings)
         self.constructors = Constructors(self.table)
         self.summaries = Summaries(self)
+        self.decorators = Decorators(self)
         self.call_graph = CallGraph(self)
         self.dependencies = Dependencies(self)
         self.versions = Versions(settings)
@@ -139,27 +139,6 @@ class Project:
                 flow = self.flow(reference)
                 if flow is not None:
                     yield flow
-
-    def is_injected(self, reference: FunctionRef, parameter: ir.Parameter) -> bool:
-        """Whether a decorator fills the parameter, so that its default is never the value."""
-        for decorator in reference.function.decorators:
-            while isinstance(decorator, ir.Call):
-                decorator = decorator.function
-            if isinstance(decorator, ir.Name) and any([word in decorator.path[-1] for word in _INJECTING]):
-                return True
-        return False
-
-    def mentions_autocommit(self) -> bool:
-        """Whether the project makes sessions of the kind that begin nothing by themselves (SQLAlchemy 1 only)."""
-        return any(
-            [
-                isinstance(part, ir.Call) and ir.Argument("autocommit", ir.Constant(True)) in part.arguments
-                for module in self.table.modules
-                for body in (module.tree.body, *[function.body for function in module.functions.values()])
-                for statement in ir.statements(body)
-                for part in ir.expressions(statement)
-            ]
-        )
 
     def imports(self, *packages: str) -> bool:
         """Whether any module of the project imports one of the packages."""

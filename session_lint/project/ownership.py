@@ -38,6 +38,11 @@ _FRAMEWORKS = {
 }
 
 
+def _worst(owners: list[Owner]) -> Owner:
+    worst = max(owners, key=lambda owner: (_BADNESS[owner.verdict], owner.confidence.rank))
+    return worst._replace(commits=any([owner.commits for owner in owners]))
+
+
 class Ownership:
     """Judges the owners of sessions, along the callers to the roots. Answers are kept."""
 
@@ -64,7 +69,13 @@ class Ownership:
         if info.origin == result.AMBIENT and info.framework:
             return _FRAMEWORKS[info.framework]
         if info.origin == result.INJECTED and info.provider is not None:
-            return self._provider(info.provider)
+            owner = self._provider(info.provider)
+            if info.provider.function.is_generator or not self._project.call_graph.callers(
+                flow.reference, info.identity
+            ):
+                return owner
+            # A decorator fills the parameter in only where the caller does not.
+            return _worst([owner, self._callers(flow, info)])
         if info.origin in (result.LOCAL, result.PROVIDED, result.ITERATED):
             return Owner(CLEANED, "it is opened here", Confidence.CERTAIN)
         if info.origin in (result.PARAMETER, result.ATTRIBUTE):
@@ -89,8 +100,7 @@ class Ownership:
         owners = [self._caller(caller) for caller in self._project.call_graph.callers(flow.reference, info.identity)]
         if not owners:
             return _NOBODY
-        worst = max(owners, key=lambda owner: (_BADNESS[owner.verdict], owner.confidence.rank))
-        return worst._replace(commits=any([owner.commits for owner in owners]))
+        return _worst(owners)
 
     def _caller(self, caller: Caller) -> Owner:
         flow = self._project.flow(caller.reference)

@@ -33,7 +33,7 @@ UNSEEN = Provider()
 
 def provider_of(flow: FunctionFlow) -> Provider:
     """Read the provider's contract off its exits."""
-    yields = [event for event in flow.events if event.kind == result.YIELDED and event.identity]
+    yields = [event for event in flow.events if event.kind in (result.YIELDED, result.LENT) and event.identity]
     identities = {event.identity for event in yields}
     if not identities:
         # It hands nothing out: what it finishes are the sessions that it was given.
@@ -46,6 +46,10 @@ def provider_of(flow: FunctionFlow) -> Provider:
         given = True
     else:
         given = False
+        own = {identity for identity in identities if identity[0].startswith(("@", "~"))}
+        if own and not flow.reference.function.is_generator:
+            # A wrapper that opens a session where its caller gives none: the caller's own is the caller's to end.
+            identities = own
     if not identities:
         return UNSEEN
     begun = max([event.session.begun for event in yields if event.session is not None], default=0)

@@ -37,6 +37,7 @@ class Summaries:
         self._flows: dict[tuple[int, Constants], FunctionFlow] = {}
         self._contracts: dict[tuple[int, Constants], Contract] = {}
         self._providers: dict[tuple[int, Constants], Provider] = {}
+        self._decorated: dict[int, Contract | None] = {}
         self._deciding: dict[int, frozenset[str]] = {}
         self._running: dict[tuple[int, Constants], int] = {}
         self._reached: list[int] = []
@@ -84,7 +85,29 @@ class Summaries:
         return FunctionFlow(reference, unresolved=True)
 
     def contract(self, reference: FunctionRef, constants: Constants = ()) -> Contract | None:
-        """The function's contract; None if it is not known."""
+        """The function's contract, with what its decorators do; None if it is not known."""
+        bare = self.bare_contract(reference, constants)
+        if bare is None or not reference.function.decorators:
+            return bare
+        key = id(reference.function)
+        if key not in self._decorated:
+            self._decorated[key] = None
+            self._decorated[key] = self._through_wrappers(reference)
+        return self._decorated[key] or bare
+
+    def _through_wrappers(self, reference: FunctionRef) -> Contract | None:
+        """What the outermost wrapper makes of the function."""
+        from session_lint.flow.interpreter import Interpreter
+
+        wrappers = self._project.decorators.wrappers(reference)
+        if not wrappers:
+            return None
+        interpreter = Interpreter(self._project, wrappers[0])
+        interpreter.decorated = reference
+        return contract_of(interpreter.run())._replace(reference=reference)
+
+    def bare_contract(self, reference: FunctionRef, constants: Constants = ()) -> Contract | None:
+        """The function's contract as if it were not decorated."""
         key = (id(reference.function), constants)
         if key not in self._contracts:
             flow = self.flow(reference, constants)
