@@ -32,61 +32,73 @@ CLOSING = frozenset({"close", "aclose", "__exit__", "__aexit__", "remove", "disp
 """The functions of SQLAlchemy that roll back without anybody's asking for it."""
 
 
+_threads: dict[int, Who] = {}
+
+
 def whoever() -> Who:
     """The task, or else the thread, that runs now."""
-    try:
-        task = asyncio.current_task()
-    except RuntimeError:
-        task = None
-    return Who(threading.get_ident(), task)
-
-
-def _guarded(hook: Callable[..., None]) -> Callable[..., None]:
-    @functools.wraps(hook)
-    def call(self: Probe, *arguments: Any) -> None:
-        try:
-            hook(self, *arguments)
-        except Exception as error:  # noqa: BLE001 - the application must not see it
-            if not self.lost:
-                self.lost = f"the shim lost {hook.__name__.lstrip('_')} events: {type(error).__name__}: {error}"
-
-    return call
+    thread = threading.get_ident()
+    # Asking for the task where no loop runs raises, which costs more than everything else here.
+    if asyncio._get_running_loop() is not None:
+        return Who(thread, asyncio.current_task())
+    return _threads.get(thread) or _threads.setdefault(thread, Who(thread))
 
 
 class Probe:
     """Begins with `start()`; `recording` is what was seen since `begin()` was called last."""
 
-    def __init__(self, observers: Observers | None = None, *, ask: bool = False) -> None:
-        """ask: also ask the server which transaction each commit ends, at the price of a query."""
+    def __init__(self, observers: Observers | None = None, *, thorough: bool = False) -> None:
+        """thorough: know all callers of every operation, and of every COMMIT which transaction it ends.
+
+        That costs a query for each transaction that writes. Otherwise an operation knows its own line, and only the
+        place that opened a session or connection all its callers.
+        """
         self.recording = Recording()
         self.lost = ""
         self.observers = observers or Observers()
         self.exempt = False
         """Whether what is opened now belongs to somebody who outlives the recording."""
-        self._ask = ask
+        self._thorough = thorough
+        self._depth = 24 if thorough else 1
         self.on_wait: Callable[[Operation], None] = _nothing
         self.on_checkin: Callable[[ConnectionUse, Any], None] = _nothing
         self._sessions = Sessions()
         self._uses: dict[int, ConnectionUse] = {}  # by the pool's record
         self._by_proxy: dict[int, ConnectionUse] = {}
+        self._look_later = self._guarded(self._waits)
 
     # ------------------------------------------------------------------------------------------- beginning and end
 
     def start(self) -> None:
         """Attach the hooks to all engines, pools and sessions, those that exist and those to come."""
         hooks: dict[Any, str] = {
-            Pool: "checkout checkin detach reset invalidate",
+            Pool: "checkout checkin detach invalidate",
             Engine: "begin commit rollback savepoint release_savepoint rollback_savepoint "
             "before_cursor_execute after_cursor_execute handle_error",
-            Session: "after_begin after_transaction_create after_transaction_end do_orm_execute pending_to_transient",
+            Session: "after_begin after_transaction_end pending_to_transient",
         }
+        if self._thorough:
+            hooks[Session] += " do_orm_execute"
         for target, names in hooks.items():
             for name in names.split():
-                event.listen(target, name, _with_any_arguments(getattr(self, f"_{name}")))
+                event.listen(target, name, self._guarded(getattr(self, f"_{name}")))
         self._wrap_init()
         if hasattr(os, "register_at_fork"):
             # The connections of a parent are not the child's to judge.
             os.register_at_fork(after_in_child=self._forget)
+
+    def _guarded(self, hook: Callable[..., None]) -> Callable[..., None]:
+        """The hook as SQLAlchemy gets it: whatever the version passes, and nothing that it raises comes out."""
+
+        def call(*arguments: Any) -> None:
+            try:
+                hook(*arguments)
+            except Exception as error:  # noqa: BLE001 - the application must not see it
+                if not self.lost:
+                    name = getattr(hook, "__name__", "").lstrip("_")
+                    self.lost = f"the shim lost {name} events: {type(error).__name__}: {error}"
+
+        return call
 
     def begin(self) -> Recording:
         """Start a new recording. What is still checked out stays known and will not be blamed on the new one."""
@@ -101,14 +113,15 @@ class Probe:
     def _wrap_init(self) -> None:
         plain: Any = Session.__init__
 
+        made = self._guarded(self._made)
+
         @functools.wraps(plain)
         def init(session: Session, *arguments: Any, **named: Any) -> None:
             plain(session, *arguments, **named)
-            self._made(session)
+            made(session)
 
         Session.__init__ = init  # type: ignore[assignment,method-assign,unused-ignore]
 
-    @_guarded
     def _made(self, session: Session) -> None:
         record = self._sessions.made(session, here(3))
         record.recording, record.exempt = self.recording, self.exempt
@@ -116,7 +129,6 @@ class Probe:
 
     # ------------------------------------------------------------------------------------------------------- pool
 
-    @_guarded
     def _checkout(self, dbapi_connection: Any, record: Any, proxy: Any) -> None:
         recording, who = self.recording, whoever()
         use = ConnectionUse(len(recording.uses) + 1, here(4), who, proxy, record)
@@ -126,13 +138,11 @@ class Probe:
         self._by_proxy[id(proxy)] = use
         recording.add(Kind.CHECKOUT, use.opened, use, who)
 
-    @_guarded
     def _checkin(self, dbapi_connection: Any, record: Any) -> None:
         use = self._ended(record, Kind.CHECKIN)
         if use is not None:
             self.on_checkin(use, dbapi_connection)
 
-    @_guarded
     def _detach(self, dbapi_connection: Any, record: Any) -> None:
         self._ended(record, Kind.DETACH)
 
@@ -148,14 +158,6 @@ class Probe:
         use.proxy = use.pool_record = None
         return use
 
-    @_guarded
-    def _reset(self, dbapi_connection: Any, record: Any, *_: Any) -> None:
-        use = self._uses.get(id(record))
-        if use is not None:
-            self.recording.add(Kind.RESET, here(4, 1), use, whoever())
-            use.in_transaction = False
-
-    @_guarded
     def _invalidate(self, dbapi_connection: Any, record: Any, exception: Any) -> None:
         use = self._uses.get(id(record))
         if use is not None:
@@ -176,16 +178,14 @@ class Probe:
 
     def _engine(self, kind: Kind, connection: Any) -> Operation | None:
         use = self.use_of(connection)
-        return self.recording.add(kind, here(5), use, whoever()) if use is not None else None
+        return self.recording.add(kind, here(4, self._depth), use, whoever()) if use is not None else None
 
-    @_guarded
     def _begin(self, connection: Any) -> None:
         operation = self._engine(Kind.BEGIN, connection)
         if operation is not None and operation.use is not None:
             operation.use.in_transaction = True
             operation.use.aborted_by = None
 
-    @_guarded
     def _commit(self, connection: Any) -> None:
         operation = self._engine(Kind.COMMIT, connection)
         if operation is None or operation.use is None:
@@ -202,50 +202,43 @@ class Probe:
         use.in_transaction = False
         self._watch_wait(use, operation.who)
 
-    @_guarded
     def _rollback(self, connection: Any) -> None:
         operation = self._engine(Kind.ROLLBACK, connection)
         if operation is not None and operation.use is not None:
             operation.use.in_transaction = False
             operation.use.aborted_by = None
 
-    @_guarded
     def _savepoint(self, connection: Any, name: Any) -> None:
         self._engine(Kind.SAVEPOINT, connection)
 
-    @_guarded
     def _release_savepoint(self, connection: Any, *_: Any) -> None:
         self._engine(Kind.RELEASE, connection)
 
-    @_guarded
     def _rollback_savepoint(self, connection: Any, *_: Any) -> None:
         operation = self._engine(Kind.ROLLBACK_TO, connection)
         if operation is not None and operation.use is not None:
             operation.use.aborted_by = None
 
-    @_guarded
     def _before_cursor_execute(self, connection: Any, cursor: Any, statement: str, *_: Any) -> None:
         use = self.use_of(connection)
         if use is None:
             return
         who = whoever()
-        operation = self.recording.add(Kind.STATEMENT, here(4), use, who, statement[:_SHORT])
+        operation = self.recording.add(Kind.STATEMENT, here(3, self._depth), use, who, statement[:_SHORT])
         for other, running in tuple(use.in_flight.items()):
             if other != who and not other.gone:
                 self.recording.overlaps.append((running, operation))
         use.in_flight[who] = operation
 
-    @_guarded
     def _after_cursor_execute(self, connection: Any, *_: Any) -> None:
         use = self.use_of(connection)
         if use is not None:
             who = whoever()
             operation = use.in_flight.pop(who, None)
-            if self._ask and not use.xid and operation is not None and operation.writes:
+            if self._thorough and not use.xid and operation is not None and operation.writes:
                 use.xid = self.observers.of(use.engine).xid(backend_pid(use.pool_record.dbapi_connection))
             self._watch_wait(use, who)
 
-    @_guarded
     def _handle_error(self, context: Any) -> None:
         connection = context.connection
         if connection is None:
@@ -260,33 +253,25 @@ class Probe:
 
     # -------------------------------------------------------------------------------------------------- sessions
 
-    @_guarded
     def _after_begin(self, session: Any, transaction: Any, connection: Any) -> None:
         use = self.use_of(connection)
         if use is None:
             return
         record = self._known(session)
+        record.session = session
         if use.session is None:
             use.session = record
             record.operations.extend(use.operations)
 
-    @_guarded
-    def _after_transaction_create(self, session: Any, transaction: Any) -> None:
-        record = self._known(session)
-        record.session = session
-
-    @_guarded
     def _after_transaction_end(self, session: Any, transaction: Any) -> None:
         if transaction.parent is None:
             self._known(session).session = None
 
-    @_guarded
     def _do_orm_execute(self, state: Any) -> None:
         session = state.session
         if not session.is_active:
             self.recording.dead_uses.append((self._known(session), here(4)))
 
-    @_guarded
     def _pending_to_transient(self, session: Any, instance: Any) -> None:
         frames = here(4)
         if frames.through in CLOSING:
@@ -306,9 +291,8 @@ class Probe:
         """See, at the loop's next turn, whether the task waits for something else with the connection in its hands."""
         task = who.task
         if task is not None:
-            task.get_loop().call_soon(self._waits, use, who, use.serial)
+            task.get_loop().call_soon(self._look_later, use, who, use.serial)
 
-    @_guarded
     def _waits(self, use: ConnectionUse, who: Who, serial: int) -> None:
         if not use.out or use.serial != serial or who.gone:
             return
@@ -321,8 +305,3 @@ class Probe:
 
 def _nothing(*_: Any) -> None:
     """What faults put something in the place of."""
-
-
-def _with_any_arguments(hook: Callable[..., None]) -> Callable[..., None]:
-    """SQLAlchemy looks at a listener's parameters to see which version it was written for: `*_` takes the newest."""
-    return lambda *arguments: hook(*arguments)  # noqa: PLW0108 - the parameters are the point

@@ -8,7 +8,7 @@ import time
 import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from session_lint.runtime.places import NOWHERE, Frames
 
@@ -32,8 +32,7 @@ class Kind(str, enum.Enum):
     """The task waits for something that is not the database, with a connection checked out."""
 
 
-@dataclass(frozen=True, slots=True)
-class Who:
+class Who(NamedTuple):
     """The thread and, in asyncio, the task that did something."""
 
     thread: int

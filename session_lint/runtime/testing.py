@@ -38,7 +38,7 @@ class Watch:
         self.config = config
         self.faults: bool = config.option.session_lint_faults
         self.report = RunReport()
-        self.probe = Probe(Observers(), ask=self.faults)
+        self.probe = Probe(Observers(), thorough=self.faults)
         self.probe.start()
         self.injector = Injector(self.probe)
         self._tried: set[tuple[object, ...]] = set()

@@ -11,7 +11,7 @@ from session_lint.runtime.probe import Probe
 
 @functools.cache
 def the_probe() -> Probe:
-    probe = Probe(ask=True)
+    probe = Probe(thorough=True)
     probe.start()
     return probe
 
