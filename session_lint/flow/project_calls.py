@@ -237,6 +237,10 @@ class ProjectCalls(ForeignCalls):
             for root in contract.roots
             if all([dict(way.sessions).get(root, SessionState()).commits for way in contract.ways if way.error is None])
         }
+        for root in always & set(identities):
+            session = state.sessions[identities[root]]
+            if session.dirty:
+                self.event(result.SPLIT, place, identities[root], label, session)
         for way in contract.ways:
             after = state
             for root, effect in way.sessions:

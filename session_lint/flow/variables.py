@@ -173,15 +173,16 @@ class Variables(Effects):
         if not isinstance(target, ir.Name) or len(target.path) != 1:
             return [(state, None)]
         keyword = self._keyword(call)
-        if keyword and shapes.named_like_session(keyword):
-            return self._given_by_keyword(keyword, call, state)
-        if not isinstance(call, ir.Call):
+        if not keyword and not isinstance(call, ir.Call):
             return [(state, None)]
         statics = self.project.statics
         seen = statics.usage(self.flow.reference).get(target.path)
         kind = shapes.recognise(target.path[0], seen, statics.uses_sqlalchemy(self.module))
         if kind is None:
             return [(state, None)]
+        if keyword:
+            return self._given_by_keyword(keyword, kind, call, state)
+        assert isinstance(call, ir.Call)
         callee = path_of(call.function)
         if callee and _FACTORY_NAME.match(callee[-1]) and statics.uses_sqlalchemy(self.module):
             state, identity = self.open(kind, call.place, state, target.path[0])
@@ -204,10 +205,9 @@ class Variables(Effects):
         named = len(container) == 1 and container[0] in packed and isinstance(key, ir.Constant)
         return key.value if named and isinstance(key, ir.Constant) and isinstance(key.value, str) else ""
 
-    def _given_by_keyword(self, keyword: str, node: ir.Expr | None, state: State) -> Pairs:
+    def _given_by_keyword(self, keyword: str, kind: SessionType, node: ir.Expr | None, state: State) -> Pairs:
         """What the caller has given by keyword: a session, or nothing."""
         identity: Path = (keyword,)
-        kind = SessionType("session", self.function.is_async, Confidence.LIKELY)
         info = SessionInfo(identity, keyword, result.PARAMETER, kind, self.function.place)
         given = state if identity in state.sessions else self.track(info, SessionState(), state)
         pairs: Pairs = [(given, Session(identity))]

@@ -49,6 +49,7 @@ class Project:
         self._locals: dict[int, dict[str, Value]] = {}
         self._holders: dict[int, bool] = {}
         self._imports: dict[tuple[str, ...], bool] = {}
+        self._autocommit: bool | None = None
         self.failures: list[tuple[FunctionRef, str]] = []
         self.notes: list[str] = []
 
@@ -145,6 +146,19 @@ class Project:
         if packages not in self._imports:
             self._imports[packages] = any([module.imports_any(*packages) for module in self.table.modules])
         return self._imports[packages]
+
+    def mentions_autocommit(self) -> bool:
+        """Whether the project makes sessions of the kind that begin nothing by themselves (SQLAlchemy 1 only)."""
+        if self._autocommit is None:
+            wanted = ir.Argument("autocommit", ir.Constant(True))
+            self._autocommit = any(
+                isinstance(part, ir.Call) and wanted in part.arguments
+                for module in self.table.modules
+                for body in (module.tree.body, *[function.body for function in module.functions.values()])
+                for statement in ir.statements(body)
+                for part in ir.expressions(statement)
+            )
+        return self._autocommit
 
     def flow_in_begin(self, reference: FunctionRef) -> FunctionFlow:
         """The function's flow when the session that it is handed is in a begin() block."""
