@@ -9,6 +9,10 @@ from __future__ import annotations
 import enum
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from session_lint.runtime.evidence import Evidence
 
 DOCUMENTATION = "https://github.com/session-lint/session-lint/blob/main/rules"
 
@@ -83,6 +87,8 @@ class Affected:
     column: int
     function: str
     message: str
+    verdict: Verdict = Verdict.STATIC
+    evidence: tuple[Evidence, ...] = field(default=(), compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +97,7 @@ class Finding:
 
     path: relative to the working directory, with "/". function: qualified name ("Class.method",
     "outer.inner"), empty at module level. statement: first and last line of the statement that the finding
-    points into; a suppression comment counts on any of them.
+    points into; a suppression comment counts on any of them. evidence: what the verdict rests on.
     """
 
     code: str
@@ -107,6 +113,7 @@ class Finding:
     verdict: Verdict = Verdict.STATIC
     statement: tuple[int, int] = (0, 0)
     fingerprint: str = ""
+    evidence: tuple[Evidence, ...] = field(default=(), compare=False)
 
     @property
     def line(self) -> int:

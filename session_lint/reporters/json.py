@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
 
-from session_lint.findings import Finding, Report
+from session_lint.findings import Finding, Report, Verdict
 from session_lint.reporters.context import Context
+
+if TYPE_CHECKING:
+    from session_lint.runtime.evidence import Evidence
 
 VERSION = 1
 
@@ -30,7 +35,7 @@ def render(report: Report, context: Context) -> str:  # noqa: ARG001
 
 
 def as_dict(finding: Finding) -> dict[str, object]:
-    """One finding of the contract."""
+    """One finding of the contract. Evidence stands with those that have a verdict of PostgreSQL's."""
     return {
         "code": finding.code,
         "name": finding.name,
@@ -55,9 +60,19 @@ def as_dict(finding: Finding) -> dict[str, object]:
                 "column": affected.column,
                 "function": affected.function,
                 "message": affected.message,
+                **_proved(affected.verdict, affected.evidence, {"verdict": affected.verdict.value}),
             }
             for affected in finding.affects
         ],
         "fingerprint": finding.fingerprint,
         "url": finding.url,
+        **_proved(finding.verdict, finding.evidence),
     }
+
+
+def _proved(
+    verdict: Verdict, evidence: Iterable[Evidence], more: Mapping[str, object] | None = None
+) -> dict[str, object]:
+    if verdict is Verdict.STATIC:
+        return {}
+    return {**(more or {}), "evidence": [each.as_dict() for each in evidence]}

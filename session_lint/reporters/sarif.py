@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from session_lint import __version__
-from session_lint.findings import Finding, Report, Severity, Span
+from session_lint.findings import Affected, Finding, Report, Severity, Span, Verdict
 from session_lint.reporters.context import Context
 
 if TYPE_CHECKING:
@@ -106,17 +106,21 @@ def _result(finding: Finding, rule: int, context: Context) -> Json:
                     affected.path,
                     affected.line,
                     affected.column,
-                    f"exposes {affected.function}: {affected.message}",
+                    f"exposes {affected.function}{_verdict(affected)}: {affected.message}",
                     context,
                 ),
             }
             for number, affected in enumerate(finding.affects, 1)
         ]
-    result["properties"] = {
-        "confidence": finding.confidence.value,
-        "verdict": finding.verdict.value,
-    }
+    properties: Json = {"confidence": finding.confidence.value, "verdict": finding.verdict.value}
+    if finding.evidence:
+        properties["evidence"] = [evidence.as_dict() for evidence in finding.evidence]
+    result["properties"] = properties
     return result
+
+
+def _verdict(affected: Affected) -> str:
+    return "" if affected.verdict is Verdict.STATIC else f" ({affected.verdict.value})"
 
 
 def _described(path: str, line: int, column: int, message: str, context: Context) -> Json:

@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 from session_lint.findings import Affected, Finding, Report, Verdict
-from session_lint.reporters.json import as_dict
 from session_lint.reporters.json import render as render_json
 from session_lint.runtime.evidence import Evidence
 from session_lint.runtime.postgres import ENVIRONMENT, PostgresUnavailableError, running_server
@@ -89,30 +88,25 @@ def confirm(
 
 def with_verdicts(report: Report, verdicts: Verdicts) -> Report:
     """The static report with the verdicts in its findings, for the formats that have a place for them."""
-    findings = [replace(j.subject, verdict=j.verdict) for j in verdicts.findings if isinstance(j.subject, Finding)]
-    return replace(report, findings=findings)
+    return replace(report, findings=verdicts.proved)
 
 
 def as_json(report: Report, verdicts: Verdicts, context: Any) -> str:
     """The JSON of `check`, with the evidence of each finding, of what it exposes, and what was missed."""
-    document = json.loads(render_json(replace(report, findings=[]), context))
-    document["findings"] = [_finding(judged) for judged in verdicts.findings]
+    document = json.loads(render_json(with_verdicts(report, verdicts), context))
+    for entry, judged in zip(document["findings"], verdicts.findings, strict=True):
+        _reached(entry, judged)
     document["missed"] = [evidence.as_dict() for evidence in verdicts.missed]
     counts = {verdict.value: sum(j.verdict is verdict for j in verdicts.findings) for verdict in Verdict}
-    document["summary"] |= {"findings": len(verdicts.findings), "verdicts": counts}
-    document["summary"] |= {"tests": verdicts.report.tests, "runs_with_a_fault": verdicts.report.runs}
+    tests = {"tests": verdicts.report.tests, "runs_with_a_fault": verdicts.report.runs}
+    document["summary"] |= {"verdicts": counts, **tests}
     return json.dumps(document, indent=2) + "\n"
 
 
-def _finding(judged: Judged) -> dict[str, object]:
-    assert isinstance(judged.subject, Finding)
-    entry = as_dict(replace(judged.subject, verdict=judged.verdict))
-    entry |= {"evidence": [e.as_dict() for e in judged.evidence], "reached": judged.reached}
-    affects: Any = entry["affects"]
-    for each, exposed in zip(affects, judged.exposed, strict=True):
-        each |= {"verdict": exposed.verdict.value, "evidence": [e.as_dict() for e in exposed.evidence]}
-        each |= {"reached": exposed.reached}
-    return entry
+def _reached(entry: Any, judged: Judged) -> None:
+    entry["reached"] = judged.reached
+    for each, exposed in zip(entry["affects"], judged.exposed, strict=True):
+        each["reached"] = exposed.reached
 
 
 def as_text(verdicts: Verdicts) -> str:
@@ -127,7 +121,7 @@ def as_text(verdicts: Verdicts) -> str:
         lines.append("")
     if verdicts.missed:
         lines.append("missed by the analysis:")
-        lines += [f"    {_said(evidence)}" for evidence in verdicts.missed]
+        lines += [f"    {evidence.proof}" for evidence in verdicts.missed]
         lines.append("")
     return "\n".join([*lines, summary(verdicts)]) + "\n"
 
@@ -151,13 +145,7 @@ def _proofs(judged: Judged, indent: str) -> list[str]:
     first: dict[object, Evidence] = {}
     for evidence in judged.evidence:
         first.setdefault(evidence.oracle, evidence)
-    return [f"{indent}{_said(evidence)}" for evidence in first.values()]
-
-
-def _said(evidence: Evidence) -> str:
-    facts = "; ".join(f"{name}: {value}" for name, value in evidence.facts.items())
-    how = evidence.fault or "nothing was made to fail"
-    return f"{evidence.oracle.value} ({facts}) <- {how} [{evidence.test}]"
+    return [f"{indent}{evidence.proof}" for evidence in first.values()]
 
 
 __all__ = ["ConfirmError", "PostgresUnavailableError", "as_json", "as_text", "confirm", "summary", "with_verdicts"]

@@ -102,6 +102,13 @@ class Evidence:
         """Equal for evidence that says the same of the same place."""
         return (self.oracle, self.opened, self.places)
 
+    @property
+    def proof(self) -> str:
+        """One line: what was seen, what had been made to fail, and the test that came there."""
+        facts = "; ".join(f"{name}: {value}" for name, value in self.facts.items())
+        how = self.fault or "nothing was made to fail"
+        return f"{self.oracle.value}{f' ({facts})' if facts else ''} <- {how} [{self.test}]"
+
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
         return {

@@ -31,6 +31,16 @@ class Judged:
     reached: str = ""
     exposed: tuple[Judged, ...] = ()
 
+    @property
+    def proved(self) -> Finding:
+        """The finding with its verdict and evidence."""
+        assert isinstance(self.subject, Finding)
+        affects = [
+            replace(affected, verdict=exposed.verdict, evidence=exposed.evidence)
+            for affected, exposed in zip(self.subject.affects, self.exposed, strict=True)
+        ]
+        return replace(self.subject, verdict=self.verdict, evidence=self.evidence, affects=tuple(affects))
+
 
 @dataclass(frozen=True)
 class Verdicts:
@@ -41,8 +51,9 @@ class Verdicts:
     report: RunReport = field(default_factory=RunReport)
 
     @property
-    def confirmed(self) -> int:
-        return sum(judged.verdict is Verdict.CONFIRMED for judged in self.findings)
+    def proved(self) -> list[Finding]:
+        """The findings with what was shown of them."""
+        return [judged.proved for judged in self.findings]
 
 
 def judge(findings: Sequence[Finding], others: Iterable[Finding], files: Iterable[str], report: RunReport) -> Verdicts:
@@ -72,7 +83,7 @@ def judge(findings: Sequence[Finding], others: Iterable[Finding], files: Iterabl
 def _judged(finding: Finding, report: RunReport) -> Judged:
     functions = _functions(finding)
     if not PROVES.get(finding.code):
-        return Judged(finding, Verdict.STATIC)
+        return Judged(finding, Verdict.STATIC, exposed=tuple([Judged(a, Verdict.STATIC) for a in finding.affects]))
     exposed = tuple(_exposed(finding, affected, report) for affected in finding.affects)
     evidence = tuple(_matching(finding.code, functions, report))
     reached = next((test for path, lines in functions if (test := _reached(path, lines, report))), "")
@@ -155,6 +166,22 @@ def _definitions(path: str) -> tuple[tuple[str, Lines], ...]:
 
 
 def with_verdicts(findings: Iterable[Finding], document: dict[str, Any]) -> list[Finding]:
-    """The findings with the verdicts of an earlier `confirm`, as its JSON says them."""
-    known = {entry["fingerprint"]: Verdict(entry["verdict"]) for entry in document.get("findings", ())}
-    return [replace(finding, verdict=known.get(finding.fingerprint, finding.verdict)) for finding in findings]
+    """The findings with the verdicts and the evidence of an earlier `confirm`, as its JSON says them."""
+    known = {entry["fingerprint"]: entry for entry in document.get("findings", ())}
+    return [_as_known(finding, known.get(finding.fingerprint)) for finding in findings]
+
+
+def _as_known(finding: Finding, entry: dict[str, Any] | None) -> Finding:
+    if entry is None:
+        return finding
+    exposed = {(each["path"], each["function"]): each for each in entry["affects"] if "verdict" in each}
+    affects = [
+        replace(affected, **_proved(known)) if (known := exposed.get((affected.path, affected.function))) else affected
+        for affected in finding.affects
+    ]
+    return replace(finding, affects=tuple(affects), **_proved(entry))
+
+
+def _proved(entry: dict[str, Any]) -> dict[str, Any]:
+    evidence = tuple([Evidence.from_dict(each) for each in entry.get("evidence", ())])
+    return {"verdict": Verdict(entry["verdict"]), "evidence": evidence}

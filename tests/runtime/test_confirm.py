@@ -157,14 +157,24 @@ def test_the_table_and_later_runs_of_check(project: Path, postgres: PostgresServ
     later = subprocess.run(
         [*check, "--verdicts", "verdicts.json", "."], cwd=project, check=False, text=True, capture_output=True
     )
-    verdicts = [finding["verdict"] for finding in json.loads(later.stdout)["findings"]]
-    assert verdicts == ["confirmed", "not reached"]
+    reached, unreached = json.loads(later.stdout)["findings"]
+    assert (reached["verdict"], unreached["verdict"]) == ("confirmed", "not reached")
+    assert oracles(reached) == {"leaked connection", "open transaction left behind"}
+    assert reached["evidence"][0]["facts"]["state"] == "idle in transaction"
+    assert unreached["evidence"] == []
+    people = subprocess.run([*check[:-1], "--verdicts", "verdicts.json", "."],
+                            cwd=project, check=False, text=True, capture_output=True)  # fmt: skip
+    assert "= PostgreSQL: confirmed: leaked connection (checked out: 1; state: idle in transaction" in people.stdout
+    assert "= PostgreSQL: not reached" in people.stdout
 
 
-def test_sarif_carries_the_verdict(project: Path, postgres: PostgresServer) -> None:
+def test_sarif_carries_the_verdict_and_its_evidence(project: Path, postgres: PostgresServer) -> None:
     done = confirm(".", postgres, "--output-format=sarif", directory=project)
     results = done.document["runs"][0]["results"]
     assert [result["properties"]["verdict"] for result in results] == ["confirmed", "not reached"]
+    (proof, *_) = results[0]["properties"]["evidence"]
+    assert (proof["oracle"], proof["test"]) == ("leaked connection", "test_shop.py::test_leaks")
+    assert "evidence" not in results[1]["properties"]
 
 
 def test_what_the_analysis_does_not_see_is_listed_as_missed(project: Path, postgres: PostgresServer) -> None:
