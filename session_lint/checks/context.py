@@ -67,7 +67,7 @@ class Context:
             span=span(place),
             function=flow.name if flow is not None else "",
             severity=self.severity,
-            confidence=confidence.at_most(self._habitat()),
+            confidence=confidence.at_most(self.habitat(self.module)),
             trail=tuple([self._step(step) for step in trail if step is not None]),
             affects=tuple(affects),
             statement=statement_lines(self.module, place),
@@ -78,9 +78,9 @@ class Context:
             return step
         return Step(self.module.path, step.place[0], step.place[1], step.text)
 
-    def _habitat(self) -> Confidence:
+    def habitat(self, module: Module) -> Confidence:
         """Tests, migrations and examples end with their process: most of what they leave behind does no harm."""
-        parts = self.module.path.lower().split("/")
+        parts = module.path.lower().split("/")
         if any([part in _SHORT_LIVED or part.endswith("_tests") for part in parts[:-1]]):
             return Confidence.POSSIBLE
         if parts[-1] in ("cli.py", "commands.py", "manage.py", "__main__.py"):

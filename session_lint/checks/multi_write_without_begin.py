@@ -25,7 +25,7 @@ def check(context: Context) -> Iterator[Finding]:
                 continue
             earlier = _writes(flow, event, before=True)
             later = _writes(flow, event, before=False)
-            if not earlier or not later:
+            if not earlier or not later or _is_split(flow, event):
                 continue
             told.add(event.identity)
             info = flow.sessions[event.identity]
@@ -61,6 +61,13 @@ def _is_rolled_back(event: Event) -> bool:
                         if isinstance(called, ir.Name) and called.path[-1] == "rollback":
                             return True
     return False
+
+
+def _is_split(flow: FunctionFlow, commit: Event) -> bool:
+    """Whether the first commit is a callee's, and takes what was written before it along: that is SES105."""
+    commits = [other for other in flow.events if other.kind == result.COMMITTED and other.identity == commit.identity]
+    first = min(commits, key=lambda other: other.place).place
+    return any([other.kind == result.SPLIT and other.place == first for other in flow.events])
 
 
 def _looped(event: Event) -> bool:

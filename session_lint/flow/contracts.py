@@ -40,6 +40,18 @@ class Contract(NamedTuple):
     me: str
     returned: Query | Session | None = None
 
+    @property
+    def committed(self) -> frozenset[Path]:
+        """The sessions that it commits of its own accord: whenever it returns and has written anything."""
+        returning = [dict(way.sessions) for way in self.ways if way.error is None]
+        ends = {root: [way[root] for way in returning if root in way] for root in self.roots}
+        return frozenset(
+            root
+            for root, sessions in ends.items()
+            if any(session.commits for session in sessions)
+            and not any(session.dirty and not session.commits for session in sessions)
+        )
+
 
 def contract_of(flow: FunctionFlow) -> Contract:
     """Read the contract off a function's exits."""

@@ -74,7 +74,10 @@ class Effects:
         detail: object = None,
     ) -> None:
         """Record an event once per place, session and state that matters."""
-        witness = (state.transaction, state.witness.failed, state.begun, state.savepoints) if state else None
+        witness = None
+        if state is not None:
+            cause = state.witness.failed, state.witness.split
+            witness = (state.transaction, cause, state.begun, state.savepoints)
         key = (kind, place, identity, witness, detail if isinstance(detail, (bool, str)) else None)
         if key not in self._seen_events:
             self._seen_events.add(key)

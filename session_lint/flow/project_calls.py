@@ -237,10 +237,9 @@ class ProjectCalls(ForeignCalls):
             for root in contract.roots
             if all([dict(way.sessions).get(root, SessionState()).commits for way in contract.ways if way.error is None])
         }
-        for root in always & set(identities):
-            session = state.sessions[identities[root]]
-            if session.dirty:
-                self.event(result.SPLIT, place, identities[root], label, session)
+        splits = {root for root in contract.committed & identities.keys() if state.sessions[identities[root]].dirty}
+        for root in splits:
+            self.event(result.SPLIT, place, identities[root], label, state.sessions[identities[root]])
         for way in contract.ways:
             after = state
             for root, effect in way.sessions:
@@ -250,7 +249,12 @@ class ProjectCalls(ForeignCalls):
                     if effect.dirty or effect.commits:
                         does = ops.WRITE if effect.dirty else ops.COMMIT
                         session = self.go_on(session, identity, does, Mark(place, f"{label} writes here"))
-                    after = after.set(identity, compose(session, effect, place, label, contract.reference))
+                    composed = compose(session, effect, place, label, contract.reference)
+                    if root in splits and effect.commits:
+                        composed = composed.mark(split=Mark(place, f"{label} commits them here"))
+                    after = after.set(identity, composed)
+                    if effect.commits and session.savepoints:
+                        self.event(result.COMMIT_IN_SAVEPOINT, place, identity, label, session)
                     if effect.commits:
                         self.event(
                             result.COMMITTED,

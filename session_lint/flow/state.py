@@ -44,7 +44,7 @@ class Witness(NamedTuple):
     """How a session came into its state. causes: what failed inside of callees, the outermost first.
 
     wrote: the first write that is not committed. again: a later turn of a loop writes on top of it. lost: the
-    rollback that threw writes away.
+    rollback that threw writes away. split: a callee that has committed writes of this function.
     """
 
     opened: Mark | None = None
@@ -55,6 +55,7 @@ class Witness(NamedTuple):
     ended: Mark | None = None
     again: Mark | None = None
     lost: Mark | None = None
+    split: Mark | None = None
     causes: tuple[Cause, ...] = ()
 
 

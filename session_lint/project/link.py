@@ -22,6 +22,7 @@ from session_lint.project.modules import ClassRef, External, FunctionRef, Module
 from session_lint.project.ownership import Ownership
 from session_lint.project.provider import Provider
 from session_lint.project.removals import Removals
+from session_lint.project.splits import Splits
 from session_lint.project.sqlalchemy_names import weaker
 from session_lint.project.statics import Statics
 from session_lint.project.summaries import Constants, Summaries
@@ -46,10 +47,12 @@ class Project:
         self.entry_points = EntryPoints(self)
         self.kept = KeptSessions(self)
         self.removals = Removals(self)
+        self.splits = Splits(self)
         self._locals: dict[int, dict[str, Value]] = {}
         self._holders: dict[int, bool] = {}
         self._imports: dict[tuple[str, ...], bool] = {}
         self._autocommit: bool | None = None
+        self._zope: bool | None = None
         self.failures: list[tuple[FunctionRef, str]] = []
         self.notes: list[str] = []
 
@@ -151,14 +154,20 @@ class Project:
         """Whether the project makes sessions of the kind that begin nothing by themselves (SQLAlchemy 1 only)."""
         if self._autocommit is None:
             wanted = ir.Argument("autocommit", ir.Constant(True))
-            self._autocommit = any(
-                isinstance(part, ir.Call) and wanted in part.arguments
-                for module in self.table.modules
-                for body in (module.tree.body, *[function.body for function in module.functions.values()])
-                for statement in ir.statements(body)
-                for part in ir.expressions(statement)
-            )
+            parts = (part for module in self.table.modules for part in _expressions(module))
+            self._autocommit = any(isinstance(part, ir.Call) and wanted in part.arguments for part in parts)
         return self._autocommit
+
+    def is_committed_by_zope(self) -> bool:
+        """Whether sessions are registered with zope.sqlalchemy: then nobody but its transaction manager commits."""
+        if self._zope is None:
+            self._zope = any(
+                isinstance(part, ir.Name) and ".".join(part.path).endswith("sqlalchemy.register")
+                for module in self.table.modules
+                if module.imports_any("zope")
+                for part in _expressions(module)
+            ) or self.imports("zope.sqlalchemy")
+        return self._zope
 
     def flow_in_begin(self, reference: FunctionRef) -> FunctionFlow:
         """The function's flow when the session that it is handed is in a begin() block."""
@@ -212,3 +221,9 @@ class Project:
 def allow_deep_recursion() -> None:
     """The interpreter recurses over nested code and chains of calls."""
     sys.setrecursionlimit(max(sys.getrecursionlimit(), 6000))
+
+
+def _expressions(module: Module) -> Iterator[ir.Expr]:
+    for body in (module.tree.body, *[function.body for function in module.functions.values()]):
+        for statement in ir.statements(body):
+            yield from ir.expressions(statement)

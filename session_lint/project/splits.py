@@ -1,0 +1,130 @@
+"""Units of work that are split: a function commits what its caller has written, before the caller is done."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, NamedTuple
+
+from session_lint import ir
+from session_lint.flow import result
+from session_lint.flow.result import Event, FunctionFlow
+from session_lint.flow.state import Mark
+from session_lint.flow.values import Path
+from session_lint.ir_queries import path_of
+
+if TYPE_CHECKING:
+    from session_lint.project.link import Project
+
+_MAX_DEPTH = 4
+"""How many calls deep the commit is looked for."""
+
+
+class Split(NamedTuple):
+    """A caller whose unit of work is split by a commit in a function that it calls.
+
+    identity: the caller's session. call: where and what it calls. commit: in the function `by`. flag: the parameter
+    of that function that decides whether it commits, or "". wrote: what is committed too early. later: what the
+    caller writes or commits in the same unit of work afterwards, if anything. undoes: a handler of the caller rolls
+    back around both. direct: the caller itself writes before and after.
+    """
+
+    caller: FunctionFlow
+    identity: Path
+    call: Mark
+    by: FunctionFlow
+    commit: Event
+    flag: str
+    wrote: Mark
+    later: Event | None
+    undoes: bool
+    direct: bool
+
+    @property
+    def is_meant_whole(self) -> bool:
+        """Whether the caller's code shows that it wants all or nothing."""
+        return self.undoes or (self.later is not None and self.direct)
+
+
+class Splits:
+    """Finds them. Worked out when it is first asked for, and kept."""
+
+    def __init__(self, project: Project) -> None:
+        self._project = project
+        self._found: list[Split] | None = None
+
+    def all(self) -> list[Split]:
+        if self._found is None:
+            self._found = [
+                _split(flow, event, by, commit)
+                for flow in self._project.all_flows()
+                for event in flow.events
+                if event.kind == result.SPLIT and event.session is not None and not event.session.savepoints
+                for by, commit in self._commits(flow, event.place, event.identity, _MAX_DEPTH)
+            ]
+        return self._found
+
+    def _commits(
+        self, flow: FunctionFlow, place: ir.Place, identity: Path, depth: int
+    ) -> Iterator[tuple[FunctionFlow, Event]]:
+        """The commit() calls behind a call."""
+        for handing in flow.calls:
+            callee = self._project.flow(handing.callee) if handing.place == place else None
+            roots = {root for root, given in handing.given if given == identity}
+            for event in callee.events if callee is not None else ():
+                if event.kind != result.COMMITTED or event.identity not in roots or callee is None:
+                    continue
+                if event.detail is None:
+                    yield callee, event
+                elif depth > 0:
+                    yield from self._commits(callee, event.place, event.identity, depth - 1)
+
+
+def _split(flow: FunctionFlow, event: Event, by: FunctionFlow, commit: Event) -> Split:
+    assert event.session is not None
+    wrote = event.session.witness.wrote or Mark(event.place, "it has written here")
+    later = []
+    for other in flow.events:
+        split = other.session.witness.split if other.session is not None else None
+        if other.kind in (result.WROTE, result.COMMITTED) and other.identity == event.identity and split is not None:
+            later += [other] if split.place == event.place and other.place != event.place else []
+    return Split(
+        flow,
+        event.identity,
+        Mark(event.place, event.text),
+        by,
+        commit,
+        _flag(by, commit),
+        wrote,
+        min(later, key=lambda other: other.place, default=None),
+        _undoes(event, wrote.place),
+        any(other.kind == result.WROTE and not other.detail and other.place == wrote.place for other in flow.events)
+        and any(not other.detail for other in later),
+    )
+
+
+def _flag(by: FunctionFlow, commit: Event) -> str:
+    """The parameter that decides about a commit: true or false by default."""
+    switches = {
+        parameter.name
+        for parameter in by.reference.function.parameters
+        if isinstance(parameter.default, ir.Constant) and isinstance(parameter.default.value, bool)
+    }
+    for frame in commit.frames:
+        if isinstance(frame.node, ir.If):
+            for part in ir.expressions(frame.node.test):
+                if isinstance(part, ir.Name) and part.path[0] in switches:
+                    return part.path[0]
+    return ""
+
+
+def _undoes(event: Event, wrote: ir.Place) -> bool:
+    """Whether a handler around both the write and the call rolls back: what is committed stays."""
+    for frame in event.frames:
+        if frame.kind == "try" and isinstance(frame.node, ir.Try) and ir.within(wrote, frame.node.place):
+            for handler in frame.node.handlers:
+                for statement in ir.statements(handler.body):
+                    for part in ir.expressions(statement):
+                        called = path_of(part.function) if isinstance(part, ir.Call) else ()
+                        if called and called[-1] == "rollback":
+                            return True
+    return False
