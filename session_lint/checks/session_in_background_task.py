@@ -15,7 +15,6 @@ from session_lint.flow.starts import Started
 from session_lint.flow.state import CLOSED, Mark
 from session_lint.flow.values import Dependency, Function, Path
 from session_lint.project.modules import FunctionRef
-from session_lint.project.versions import FASTAPI
 
 _WHEN = {
     tasks.BACKGROUND: "after the response",
@@ -26,8 +25,6 @@ _WHEN = {
 _REMEDY = "pass it only ids and let it open a session of its own"
 _DEEPEST = 8
 """How many dependencies deep the request's session is looked for."""
-_BEFORE, _AFTER = (0, 106), (0, 118)
-"""FastAPI ended dependencies before the response, and so before background tasks, from 0.106 until 0.118."""
 
 
 class End(NamedTuple):
@@ -83,7 +80,7 @@ def _finding(
 
 def _after_the_response(context: Context, flow: FunctionFlow, event: Event, started: Started, end: End) -> Finding:
     """When a dependency ends depends on FastAPI's version and on its scope."""
-    closed_before = True if end.scope == "function" else _is_closed_before(context)
+    closed_before = end.scope == "function" or context.project.versions.dependencies_end_first(context.module.path)
     confidence = end.confidence
     if closed_before:
         message = (
@@ -109,17 +106,6 @@ def _after_the_response(context: Context, flow: FunctionFlow, event: Event, star
             "stays open until it is done"
         )
     return _finding(context, flow, event, f"{message}; {_REMEDY}", end, confidence)
-
-
-def _is_closed_before(context: Context) -> bool | None:
-    """Whether the module's FastAPI ends dependencies before background tasks begin; None if its version is unknown."""
-    version = context.project.versions.of(context.module.path, FASTAPI)
-    if version is None:
-        return None
-    begun, over = version.at_least(*_BEFORE), version.at_least(*_AFTER)
-    if begun is False or over:
-        return False
-    return True if begun and over is False else None
 
 
 # ------------------------------------------------------------------------------------------------- the end

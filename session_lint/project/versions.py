@@ -18,6 +18,9 @@ PACKAGES = (FASTAPI, SQLALCHEMY)
 
 Number = tuple[int, ...]
 
+_ENDS_FIRST = ((0, 106), (0, 118))
+"""FastAPI ended dependencies before it sent the response from 0.106 on, and does not from 0.118 on."""
+
 _LOCKS = ("uv.lock", "poetry.lock", "pdm.lock", "pylock.toml", "Pipfile.lock")
 _DECLARATIONS = ("pyproject.toml", "setup.cfg", "setup.py", "Pipfile")
 _MAX_LEVELS = 12
@@ -65,6 +68,19 @@ class Versions:
                 return locked[package]
             declared = declared or bounds.get(package)
         return declared
+
+    def dependencies_end_first(self, path: str) -> bool | None:
+        """Whether FastAPI ends dependencies before it sends the response and begins background tasks.
+
+        None if the version that the module at the path runs with may be one of either kind.
+        """
+        version = self.of(path, FASTAPI)
+        if version is None:
+            return None
+        begun, over = [version.at_least(*number) for number in _ENDS_FIRST]
+        if begun is False or over:
+            return False
+        return True if begun and over is False else None
 
     def fingerprint(self, paths: Iterable[str]) -> str:
         """Changes with whatever `of` says about the modules at these paths."""

@@ -235,6 +235,25 @@ def lost_writes(case: Case) -> Iterator[Evidence]:
             )
 
 
+def false_successes(case: Case) -> Iterator[Evidence]:
+    """The client was told that all is well, and then the COMMIT of what the request had written failed."""
+    for answer in case.recording.answers:
+        if answer.status >= 400:
+            continue
+        for commit in case.recording.operations[answer.sent :]:
+            if commit.kind is not Kind.COMMIT or commit.error is None or commit.use is None:
+                continue
+            writes = [o for o in commit.use.operations if o.writes and answer.began <= o.number < answer.sent]
+            if writes:
+                tables = {table for o in writes if (table := written_table(o.text))}
+                rows = case.observers.of(commit.use.engine).rows(tables)
+                yield _evidence(
+                    case, Oracle.FALSE_SUCCESS, f"the client got {answer.status}, and then the COMMIT failed",
+                    _opened(commit.use), [commit.frames, *(o.frames for o in writes)],
+                    sqlstate=sqlstate(commit.error), rows=" ".join(f"{n}={c}" for n, c in rows.items()),
+                )  # fmt: skip
+
+
 def exceptions(case: Case) -> Iterator[Evidence]:
     """Runs that end in an exception which says by itself what is wrong."""
     for error in chain(case.error):
@@ -297,6 +316,7 @@ _ORACLES = (
     aborted_commits,
     partial_commits,
     lost_writes,
+    false_successes,
     exceptions,
     concurrent_uses,
     slow_waits,

@@ -21,6 +21,7 @@ from sqlalchemy.engine import Engine
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import Pool
 
+from session_lint.runtime import answers
 from session_lint.runtime.drivers import backend_pid, is_aborted, sqlstate
 from session_lint.runtime.observer import Observers
 from session_lint.runtime.places import here, waiting
@@ -103,6 +104,7 @@ class Probe:
     def begin(self) -> Recording:
         """Start a new recording. What is still checked out stays known and will not be blamed on the new one."""
         self.recording = Recording()
+        answers.watch(lambda: self.recording)
         return self.recording
 
     def _forget(self) -> None:
@@ -244,9 +246,10 @@ class Probe:
         if connection is None:
             return
         use = self.use_of(connection)
-        if use is None or not use.operations:
+        done = [operation for operation in use.operations if operation.kind is not Kind.WAIT] if use is not None else []
+        if use is None or not done:
             return
-        operation = use.in_flight.pop(whoever(), None) or use.operations[-1]
+        operation = use.in_flight.pop(whoever(), None) or done[-1]
         operation.error = context.original_exception
         if operation.kind is Kind.STATEMENT:
             use.aborted_by = operation

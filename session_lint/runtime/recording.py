@@ -117,6 +117,14 @@ class ConnectionUse:
         return self.outcome is None
 
 
+class Answer(NamedTuple):
+    """A response of the application. began, sent: how many operations there had been when it began and answered."""
+
+    status: int
+    began: int
+    sent: int
+
+
 class Recording:
     """Everything of one run. Safe to write to from several threads."""
 
@@ -128,6 +136,7 @@ class Recording:
         self.dead_uses: list[tuple[SessionRecord, Frames]] = []
         self.waits: list[Operation] = []
         self.aborted_commits: list[tuple[Operation, str]] = []
+        self.answers: list[Answer] = []
         self._lock = threading.Lock()
 
     def add(self, kind: Kind, frames: Frames, use: ConnectionUse | None, who: Who, text: str = "") -> Operation:

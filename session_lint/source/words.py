@@ -11,6 +11,8 @@ WORDS = (
     b".rollback(",
     b"engine.",
     b"contextmanager",
+    # A handler that gets an object which holds a session need not name one.
+    b"Depends(",
     # Whoever starts a task or thread may give it an object that holds a session.
     b".add_task(",
     b"BackgroundTask(",

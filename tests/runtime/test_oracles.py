@@ -5,9 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
-from typing import Any
+from collections.abc import AsyncIterator
+from typing import Any, Literal
 
+import httpx
 import pytest
+from fastapi import Depends, FastAPI
 from sqlalchemy import create_engine, exc, insert, select, text
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
@@ -167,6 +170,33 @@ async def async_two_commits(engine: AsyncEngine) -> None:
         await session.commit()
 
 
+async def post_order(engine: AsyncEngine, scope: Literal["function", "request"]) -> None:
+    app = FastAPI()
+
+    async def get_db() -> AsyncIterator[AsyncSession]:
+        async with AsyncSession(engine) as session:
+            yield session
+            await session.commit()
+
+    @app.post("/orders")
+    async def create_order(db: AsyncSession = Depends(get_db, scope=scope)) -> str:  # noqa: B008 - FastAPI's way
+        await db.execute(insert(Order).values(user_id=7))
+        return "saved"
+
+    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+    async with httpx.AsyncClient(transport=transport, base_url="http://orders") as client:
+        answer = await client.post("/orders")
+    assert answer.status_code == (500 if scope == "function" else 200)
+
+
+async def answered_before_the_commit(engine: AsyncEngine) -> None:
+    await post_order(engine, "request")
+
+
+async def answered_after_the_commit(engine: AsyncEngine) -> None:
+    await post_order(engine, "function")
+
+
 LEAK, OPEN, DEAD = Oracle.LEAKED_CONNECTION, Oracle.OPEN_TRANSACTION, Oracle.DEAD_SESSION
 
 BUGS: list[tuple[Program, tuple[str, ...], set[Oracle]]] = [
@@ -189,6 +219,7 @@ BUGS: list[tuple[Program, tuple[str, ...], set[Oracle]]] = [
     (one_session_for_two_tasks, ASYNC, {Oracle.CONCURRENT_USE}),
     (slow_await_in_transaction, ASYNC, {Oracle.HELD_ACROSS_AWAIT}),
     (async_two_commits, ASYNC, {Oracle.PARTIAL_COMMIT}),
+    (answered_before_the_commit, ASYNC, {Oracle.FALSE_SUCCESS}),
 ]
 
 
@@ -308,7 +339,7 @@ FINE: list[tuple[Program, tuple[str, ...]]] = [
     *((program, SYNC) for program in (rolled_back_on_purpose, commit_at_the_end_of_begin, scoped, detached_and_closed)),
     (outer_transaction, SYNC),
     *((program, ASYNC) for program in (own_sessions, handed_over, slow_await_after_the_commit)),
-    *((program, ASYNC) for program in (slow_statement, cancelled)),
+    *((program, ASYNC) for program in (slow_statement, cancelled, answered_after_the_commit)),
 ]
 
 
