@@ -5,6 +5,7 @@ Off unless asked for: without one of its options nothing of SQLAlchemy is import
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -53,9 +54,13 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.fixture(scope="session")
 def session_lint_postgres() -> Iterator[PostgresServer]:
     """A PostgreSQL server: the one that SESSION_LINT_DATABASE_URL names, or one that is started for this run."""
-    from session_lint.runtime.postgres import running_server
+    from session_lint.runtime.postgres import PostgresUnavailableError, running_server
 
-    with running_server() as server:
+    with contextlib.ExitStack() as stack:
+        try:
+            server = stack.enter_context(running_server())
+        except PostgresUnavailableError as error:
+            pytest.fail(str(error), pytrace=False)
         yield server
 
 

@@ -108,30 +108,34 @@ class Injector:
     def _statement(
         self, connection: Any, cursor: Any, statement: str, parameters: Any, context: Any, executemany: bool
     ) -> tuple[str, Any]:
-        use = self._probe.use_of(connection)
-        fault = self._due(Kind.STATEMENT, use) if use is not None else None
-        if fault is None or use is None:
-            return statement, parameters
-        if fault in STATEMENT_SQLSTATES:
-            return _raising(STATEMENT_SQLSTATES[fault]), [()] if executemany else ()
-        self._common(fault, use)
+        try:
+            use = self._probe.use_of(connection)
+            fault = self._due(Kind.STATEMENT, use) if use is not None else None
+            if fault in STATEMENT_SQLSTATES:
+                return _raising(STATEMENT_SQLSTATES[fault]), [()] if executemany else ()
+            self._common(fault, use)
+        except Exception as error:  # noqa: BLE001 - the application must see the server's failures only
+            self._probe.lose("a fault", error)
         return statement, parameters
 
     def _commit(self, connection: Any) -> None:
-        use = self._probe.use_of(connection)
-        fault = self._due(Kind.COMMIT, use) if use is not None else None
-        if fault is None or use is None:
-            return
-        if fault in COMMIT_SQLSTATES:
-            _let_commit_fail(connection, COMMIT_SQLSTATES[fault])
-        elif fault is Fault.AMBIGUOUS_COMMIT:
-            proxy: Any = connection.connection
-            # Twice because a driver whose transaction is over sends no second COMMIT: the statement finds nobody.
-            proxy.commit() if hasattr(proxy, "commit") else proxy.dbapi_connection.commit()
-            self._terminate(use)
+        fault = None
+        try:
+            use = self._probe.use_of(connection)
+            fault = self._due(Kind.COMMIT, use) if use is not None else None
+            if fault in COMMIT_SQLSTATES:
+                _let_commit_fail(connection, COMMIT_SQLSTATES[fault])
+            elif fault is Fault.AMBIGUOUS_COMMIT and use is not None:
+                proxy: Any = connection.connection
+                proxy.commit() if hasattr(proxy, "commit") else proxy.dbapi_connection.commit()
+                self._terminate(use)
+            else:
+                self._common(fault, use)
+        except Exception as error:  # noqa: BLE001
+            self._probe.lose("a fault", error)
+        if fault is Fault.AMBIGUOUS_COMMIT:
+            # A driver whose transaction is over sends no second COMMIT: this statement is what finds nobody.
             connection.exec_driver_sql("SELECT 1")
-        else:
-            self._common(fault, use)
 
     def _wait(self, operation: Operation) -> None:
         if self._due(Kind.WAIT, operation.use) is Fault.CANCELLED:
@@ -141,8 +145,8 @@ class Injector:
         if self._due(Kind.CHECKIN, use) is Fault.IDLE_CONNECTION_LOST and dbapi_connection is not None:
             self._terminate(use, dbapi_connection)
 
-    def _common(self, fault: Fault, use: ConnectionUse) -> None:
-        if fault is Fault.BACKEND_TERMINATED:
+    def _common(self, fault: Fault | None, use: ConnectionUse | None) -> None:
+        if fault is Fault.BACKEND_TERMINATED and use is not None:
             self._terminate(use)
         elif fault is Fault.CANCELLED:
             task = whoever().task

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import re
 import threading
 import time
 from collections.abc import Iterable
@@ -40,6 +39,7 @@ class Observer:
                 try:
                     if self._connection is None:
                         self._connection = Connection(self._address, timeout=10)
+                        self._connection.query("SET lock_timeout = '200ms'")  # nobody waits for who only looks
                     return self._connection.query(sql)
                 except WireError as error:
                     self.reason = str(error)
@@ -118,16 +118,12 @@ class Observers:
             self._observers[key] = Observer.of(engine)
         return self._observers[key]
 
+    @property
+    def reason(self) -> str:
+        """Why the second connection saw nothing, in one line; empty if it was never refused."""
+        return next((" ".join(o.reason.split()) for o in self._observers.values() if o.reason), "")
+
     def close(self) -> None:
         for observer in self._observers.values():
             observer.close()
         self._observers.clear()
-
-
-_TABLE = re.compile(r'\s*(?:INSERT\s+INTO|UPDATE|DELETE\s+FROM|MERGE\s+INTO)\s+([\w."]+)', re.IGNORECASE)
-
-
-def written_table(statement: str) -> str | None:
-    """The table that a statement changes."""
-    match = _TABLE.match(statement)
-    return match[1].replace('"', "") if match else None

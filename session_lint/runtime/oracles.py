@@ -13,7 +13,7 @@ from sqlalchemy import exc
 
 from session_lint.runtime.drivers import backend_pid, sqlstate
 from session_lint.runtime.evidence import Evidence, Oracle, places
-from session_lint.runtime.observer import IDLE_IN_TRANSACTION, Observers, written_table
+from session_lint.runtime.observer import IDLE_IN_TRANSACTION, Observers
 from session_lint.runtime.places import Frames
 from session_lint.runtime.probe import CLOSING
 from session_lint.runtime.recording import ConnectionUse, Kind, Operation, Recording, SessionRecord
@@ -86,6 +86,7 @@ def leaked_connections(case: Case) -> Iterator[Evidence]:
             "state": state,
             "last": last.kind.value if last else "",
             "sqlstate": sqlstate(next((o.error for o in reversed(use.operations) if o.error), None)),
+            "rows": _rows(case, use.operations),
         }
         opened, moments = _opened(use), _moments(use)
         yield _evidence(case, Oracle.LEAKED_CONNECTION, owner, opened, moments, use, **facts)
@@ -112,7 +113,18 @@ def dead_sessions(case: Case) -> Iterator[Evidence]:
                 record,
                 is_active="True, but its connection is gone" if session.is_active else "False",
                 sqlstate=sqlstate(failed.error) if failed else "",
+                rows=_rows(case, record.operations),
             )
+
+
+def _rows(case: Case, operations: Iterable[Operation]) -> str:
+    """How many rows of what these statements change a second connection saw before the first of them, and sees now."""
+    writes = [(operation.use, table) for operation in operations if (table := operation.table)]
+    if not writes or writes[0][0] is None:
+        return ""
+    now = case.observers.of(writes[0][0].engine).rows({table for _, table in writes})
+    before = case.recording.rows_before
+    return ", ".join(f"{t} {f'{before[t]} before, ' if t in before else ''}{count} now" for t, count in now.items())
 
 
 def _failed(record: SessionRecord) -> Operation | None:
@@ -161,7 +173,7 @@ def aborted_commits(case: Case) -> Iterator[Evidence]:
             yield _evidence(
                 case, Oracle.ABORTED_COMMIT, "COMMIT came back as ROLLBACK: the rows before it are lost",
                 _opened(use), _moments(use), state=state, xid=commit.xid,
-                outcome=case.observers.of(use.engine).outcome(commit.xid),
+                outcome=case.observers.of(use.engine).outcome(commit.xid), rows=_rows(case, use.operations),
             )  # fmt: skip
 
 
@@ -182,12 +194,10 @@ def partial_commits(case: Case) -> Iterator[Evidence]:
             continue
         commit = next(o for o in reversed(record.operations) if o.kind is Kind.COMMIT and o.error is None)
         observer = case.observers.of(commit.use.engine if commit.use else None)
-        tables = {table for o in done if (table := written_table(o.text))}
         yield _evidence(
             case, Oracle.PARTIAL_COMMIT, f"{len(done)} write(s) stay, the rest of the same work is lost",
             record.opened, [commit.frames, failed.frames], sqlstate=sqlstate(failed.error), xid=commit.xid,
-            outcome=observer.outcome(commit.xid),
-            rows=" ".join(f"{name}={count}" for name, count in observer.rows(tables).items()),
+            outcome=observer.outcome(commit.xid), rows=_rows(case, done),
         )  # fmt: skip
 
 
@@ -222,11 +232,9 @@ def lost_writes(case: Case) -> Iterator[Evidence]:
             elif operation.kind is Kind.ROLLBACK and operation.frames.through not in CLOSING:
                 writes = []  # somebody wanted it
         if writes and not use.out:
-            tables = {table for o in writes if (table := written_table(o.text))}
-            rows = case.observers.of(use.engine).rows(tables)
             yield _evidence(
                 case, Oracle.LOST_WRITE, f"{len(writes)} write(s) were rolled back when it was closed", _opened(use),
-                (o.frames for o in writes), commits=0, rows=" ".join(f"{n}={c}" for n, c in rows.items()),
+                (o.frames for o in writes), commits=0, rows=_rows(case, writes),
             )  # fmt: skip
     for record in case.recording.sessions:
         for frames in record.unflushed:
@@ -245,12 +253,10 @@ def false_successes(case: Case) -> Iterator[Evidence]:
                 continue
             writes = [o for o in commit.use.operations if o.writes and answer.began <= o.number < answer.sent]
             if writes:
-                tables = {table for o in writes if (table := written_table(o.text))}
-                rows = case.observers.of(commit.use.engine).rows(tables)
                 yield _evidence(
                     case, Oracle.FALSE_SUCCESS, f"the client got {answer.status}, and then the COMMIT failed",
                     _opened(commit.use), [commit.frames, *(o.frames for o in writes)],
-                    sqlstate=sqlstate(commit.error), rows=" ".join(f"{n}={c}" for n, c in rows.items()),
+                    sqlstate=sqlstate(commit.error), rows=_rows(case, writes),
                 )  # fmt: skip
 
 

@@ -59,7 +59,9 @@ class Probe:
         self.observers = observers or Observers()
         self.exempt = False
         """Whether what is opened now belongs to somebody who outlives the recording."""
-        self._thorough = thorough
+        self.asking: bool
+        """Whether a second connection may look now: while it is there, nobody can drop or copy the database."""
+        self._thorough = self.asking = thorough
         self._depth = 24 if thorough else 1
         self.on_wait: Callable[[Operation], None] = _nothing
         self.on_checkin: Callable[[ConnectionUse, Any], None] = _nothing
@@ -95,11 +97,13 @@ class Probe:
             try:
                 hook(*arguments)
             except Exception as error:  # noqa: BLE001 - the application must not see it
-                if not self.lost:
-                    name = getattr(hook, "__name__", "").lstrip("_")
-                    self.lost = f"the shim lost {name} events: {type(error).__name__}: {error}"
+                self.lose(f"{getattr(hook, '__name__', '').lstrip('_')} events", error)
 
         return call
+
+    def lose(self, what: str, error: Exception) -> None:
+        """Keep the first failure of the shim itself as the one line that says what it did not see."""
+        self.lost = self.lost or f"the shim lost {what}: {type(error).__name__}: {' '.join(str(error).split())}"
 
     def begin(self) -> Recording:
         """Start a new recording. What is still checked out stays known and will not be blamed on the new one."""
@@ -108,7 +112,8 @@ class Probe:
         return self.recording
 
     def _forget(self) -> None:
-        self.recording = Recording()
+        self.recording, self.observers = Recording(), Observers()
+        self.on_wait = self.on_checkin = _nothing
         self._uses.clear()
         self._by_proxy.clear()
 
@@ -227,6 +232,8 @@ class Probe:
             return
         who = whoever()
         operation = self.recording.add(Kind.STATEMENT, here(3, self._depth), use, who, statement[:_SHORT])
+        if self.asking and (table := operation.table) and table not in self.recording.rows_before:
+            self.recording.rows_before.update(self.observers.of(use.engine).rows([table]))
         for other, running in tuple(use.in_flight.items()):
             if other != who and not other.gone:
                 self.recording.overlaps.append((running, operation))
@@ -237,7 +244,7 @@ class Probe:
         if use is not None:
             who = whoever()
             operation = use.in_flight.pop(who, None)
-            if self._thorough and not use.xid and operation is not None and operation.writes:
+            if self.asking and not use.xid and operation is not None and operation.writes:
                 use.xid = self.observers.of(use.engine).xid(backend_pid(use.pool_record.dbapi_connection))
             self._watch_wait(use, who)
 

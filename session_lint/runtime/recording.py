@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import re
 import threading
 import time
 import weakref
@@ -66,6 +67,20 @@ class Operation:
     def writes(self) -> bool:
         """Whether it is a statement that changes rows."""
         return self.kind is Kind.STATEMENT and self.text.lstrip(" (\n").upper().startswith(_WRITES)
+
+    @property
+    def table(self) -> str | None:
+        """The table that it changes."""
+        return written_table(self.text) if self.kind is Kind.STATEMENT else None
+
+
+_TABLE = re.compile(r'\s*(?:INSERT\s+INTO|UPDATE|DELETE\s+FROM|MERGE\s+INTO)\s+([\w."]+)', re.IGNORECASE)
+
+
+def written_table(statement: str) -> str | None:
+    """The table that a statement changes."""
+    match = _TABLE.match(statement)
+    return match[1].replace('"', "") if match else None
 
 
 _WRITES = ("INSERT", "UPDATE", "DELETE", "MERGE", "COPY")
@@ -137,6 +152,8 @@ class Recording:
         self.waits: list[Operation] = []
         self.aborted_commits: list[tuple[Operation, str]] = []
         self.answers: list[Answer] = []
+        self.rows_before: dict[str, int] = {}
+        """How many rows a second connection saw in a table before the first statement that changes it."""
         self._lock = threading.Lock()
 
     def add(self, kind: Kind, frames: Frames, use: ConnectionUse | None, who: Who, text: str = "") -> Operation:

@@ -31,6 +31,11 @@ class RunReport:
             self._keys.add(key)
             self.evidence.append(evidence)
 
+    def note(self, line: str) -> None:
+        """Say it once."""
+        if line not in self.notes:
+            self.notes.append(line)
+
     def saw(self, places: Iterable[Place], test: str) -> None:
         for place in places:
             self.seen.setdefault(shown(place.path), {}).setdefault(place.line, test)
@@ -44,7 +49,8 @@ class RunReport:
                 self.seen.setdefault(path, {}).setdefault(line, test)
         self.tests += other.tests
         self.runs += other.runs
-        self.notes += other.notes
+        for note in other.notes:
+            self.note(note)
         self.lost = self.lost or other.lost
 
     def lines(self) -> Iterator[str]:

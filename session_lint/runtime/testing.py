@@ -6,8 +6,6 @@ import contextlib
 import fnmatch
 import gc
 import json
-import signal
-import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -24,11 +22,8 @@ from session_lint.runtime.places import Frames, Place, is_users
 from session_lint.runtime.probe import Probe
 from session_lint.runtime.recording import Operation, Recording
 from session_lint.runtime.report import RunReport
+from session_lint.runtime.rerunning import Progress, TimedOutError, quietly, run_again, time_limit
 from session_lint.runtime.tidying import tidy
-
-
-class TimedOutError(BaseException):
-    """A run with a fault took too long. No Exception, so that no handler of the application takes it."""
 
 
 class Watch:
@@ -40,6 +35,7 @@ class Watch:
         self.report = RunReport()
         self.probe = Probe(Observers(), thorough=self.faults)
         self.probe.start()
+        self.probe.asking = False
         self.injector = Injector(self.probe)
         self._tried: set[tuple[object, ...]] = set()
         self._step: Step | None = None
@@ -55,17 +51,24 @@ class Watch:
         """The test as it is, judged; then, if asked, once more for each operation and fault."""
         self._begin(None, None)
         result = yield
+        try:
+            self._look_back(item, nextitem)
+        except Exit:
+            raise
+        except Exception as failure:  # noqa: BLE001 - ours, and no business of the test's
+            self.probe.lose(f"what {item.nodeid} left behind", failure)
+            self.report.lost = self.probe.lost
+        return result
+
+    def _look_back(self, item: pytest.Item, nextitem: pytest.Item | None) -> None:
         first = self._end(item)
         if self.faults and isinstance(item, pytest.Function) and self._error is None:
             self._explore(item, nextitem, first)
         left_behind = bool(first.out)
         first.release()
         if left_behind:
-            # At a moment of our own choosing: what finalizers do to connections and greenlets, in the middle of
-            # somebody's ast.parse, can make CPython fail.
-            gc.collect()
+            gc.collect()  # at a moment of our own choosing, and not in the middle of something else
         self.report.tests += 1
-        return result
 
     def _begin(self, step: Step | None, baseline: Recording | None) -> None:
         self._step, self._baseline, self._error, self._at_call_end = step, baseline, None, []
@@ -78,6 +81,7 @@ class Watch:
         self._call_from = len(self.probe.recording.operations)
         if self.faults:
             self.injector.arm(self._step)
+        self.probe.asking = self.faults
         try:
             return (yield)
         except BaseException as error:
@@ -85,8 +89,13 @@ class Watch:
             raise
         finally:
             self.injector.disarm()
+            self.probe.asking = False
             self._call_to = len(self.probe.recording.operations)
+            observers = self.probe.observers
             self._at_call_end = self._judge()
+            if observers.reason:
+                self.report.note(f"a second connection could not look: {observers.reason}")
+            observers.close()  # the fixtures may want to drop the database
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_fixture_setup(self, fixturedef: Any, request: pytest.FixtureRequest) -> Iterator[Any]:
@@ -98,9 +107,14 @@ class Watch:
             self.probe.exempt = before
 
     def _judge(self) -> list[Evidence]:
+        """What can be proved now. An oracle's own failure is nothing that the test may notice."""
         error = None if isinstance(self._error, TimedOutError) else self._error
         fault = str(self._step) if self._step else ""
-        return judge(Case(self.probe.recording, self.probe.observers, error, fault, self._baseline))
+        try:
+            return judge(Case(self.probe.recording, self.probe.observers, error, fault, self._baseline))
+        except Exception as failure:  # noqa: BLE001
+            self.probe.lose("the judgement of a test", failure)
+            return []
 
     def _end(self, item: pytest.Item) -> Recording:
         """After the test's fixtures are torn down: what is left now is left for good."""
@@ -117,6 +131,7 @@ class Watch:
         self.report.lost = self.report.lost or self.probe.lost
         if self._step is not None:
             tidy(recording, self.probe.observers)
+        self.probe.observers.close()
         return recording
 
     def _applications(self, evidence: Evidence) -> bool:
@@ -128,21 +143,25 @@ class Watch:
     # -------------------------------------------------------------------------------------------------------- faults
 
     def _explore(self, item: pytest.Function, nextitem: pytest.Item | None, first: Recording) -> None:
-        tidy_first = [use for use in first.out if not use.exempt]
-        plan = self._plan(item, first)
-        if tidy_first:
+        plan = self._plan(item, first)[: self.config.option.session_lint_limit]
+        if any([not use.exempt for use in first.out]):
             tidy(first, self.probe.observers)
-        for step in plan[: self.config.option.session_lint_limit]:
-            self._begin(step, first)
-            with _time_limit(self.config.option.session_lint_timeout):
-                _run_again(item)
-            self.report.runs += 1
-            if isinstance(self._error, TimedOutError):
-                self.report.notes.append(f"{item.nodeid}: {step}: stopped after it took too long")
-            self._end(item)
-        if plan:
+        if not plan:
+            return
+        progress = Progress(self.config)
+        with quietly():
+            for number, step in enumerate(plan, 1):
+                progress(number, len(plan))
+                self._begin(step, first)
+                with time_limit(self.config.option.session_lint_timeout):
+                    run_again(item)
+                self.report.runs += 1
+                if isinstance(self._error, TimedOutError):
+                    self.report.note(f"{item.nodeid}: {step}: stopped after it took too long")
+                self._end(item)
             with contextlib.suppress(Exception):
                 item.session._setupstate.teardown_exact(nextitem)
+        progress.clear()
 
     def _plan(self, item: pytest.Function, first: Recording) -> list[Step]:
         own = item.get_closest_marker("session_probe") is not None
@@ -150,11 +169,25 @@ class Watch:
         plan = []
         for number, operation in enumerate(points):
             key = _key(operation, own=own)
-            for fault in single_faults(operation) if key else ():
+            if not key or not self._may_fail(operation, item):
+                continue
+            for fault in single_faults(operation):
                 if (fault, operation.kind, key) not in self._tried:
                     self._tried.add((fault, operation.kind, key))
                     plan.append(Step(number, fault, operation.kind, str(_place(operation.frames, own=own) or "")))
         return plan
+
+    def _may_fail(self, operation: Operation, item: pytest.Item) -> bool:
+        """Whether it can be made to fail, and nobody but this test would notice."""
+        use, session = operation.use, operation.session
+        dialect = use.engine.dialect.name if use is not None and use.engine is not None else "postgresql"
+        if dialect != "postgresql":
+            self.report.note(f"on {dialect} nothing is made to fail: only PostgreSQL's operations are")
+            return False
+        if (use is not None and use.exempt) or (session is not None and session.exempt):
+            self.report.note(f"{item.nodeid}: nothing fails in a session that a wider fixture shares with other tests")
+            return False
+        return True
 
     # -------------------------------------------------------------------------------------------------- end of the run
 
@@ -177,7 +210,10 @@ class Watch:
             return
         file = self.config.option.session_lint_report
         if file:
-            Path(file).write_text(json.dumps(self.report.as_dict(), indent=1) + "\n", encoding="utf-8")
+            try:
+                Path(file).write_text(json.dumps(self.report.as_dict(), indent=1) + "\n", encoding="utf-8")
+            except OSError as error:
+                self.report.note(f"the report could not be written: {error}")
         if self.report.evidence and session.exitstatus == 0 and not self.config.option.session_lint_exit_zero:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
@@ -187,6 +223,8 @@ class Watch:
         text = getattr(node, "workeroutput", {}).get("session_lint")
         if text:
             self.report.merge(RunReport.from_dict(json.loads(text)))
+        else:
+            self.report.note(f"worker {node.gateway.id} ended without a report: what it saw is lost")
 
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
         """What was found, one line for each, with the place that opened it."""
@@ -194,29 +232,6 @@ class Watch:
         terminalreporter.section("session-lint")
         for line in self.report.lines():
             write(line)
-
-
-def _run_again(item: pytest.Function) -> None:
-    """Once more, from the test's own fixtures to their teardown; the module's fixtures stay.
-
-    No reports are made: to format a failure that is meant to be costs more than the run.
-    """
-    item._initrequest()
-    ready = True
-    for when in ("setup", "call", "teardown"):
-        if when == "call" and not ready:
-            continue
-        hook = getattr(item.ihook, f"pytest_runtest_{when}")
-        # To be torn down "for the sake of its parent" is what takes away the item and nothing above it.
-        more = {"nextitem": item.parent} if when == "teardown" else {}
-        call = pytest.CallInfo.from_call(
-            lambda hook=hook, more=more: hook(item=item, **more),  # type: ignore[misc]
-            when=when,
-            reraise=(Exit, KeyboardInterrupt),
-        )
-        ready = ready and call.excinfo is None
-    item._request = False  # type: ignore[assignment]
-    item.funcargs = None  # type: ignore[assignment]
 
 
 def _is_test(path: str) -> bool:
@@ -231,24 +246,3 @@ def _key(operation: Operation, *, own: bool) -> tuple[tuple[str, int], ...]:
 
 def _place(frames: Frames, *, own: bool) -> Place | None:
     return next((place for place in frames.places if own or not _is_test(place.path)), None)
-
-
-@contextlib.contextmanager
-def _time_limit(seconds: float) -> Iterator[None]:
-    """Stop what takes longer. Only where signals can: in the main thread of a system that has them."""
-    if not hasattr(signal, "setitimer") or threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def stop(*_: object) -> None:
-        raise TimedOutError
-
-    before = signal.signal(signal.SIGALRM, stop)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
-    try:
-        yield
-    except TimedOutError:
-        pass
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)

@@ -395,7 +395,7 @@ def test_evidence_of_async_code_has_the_coroutines_place(tables: Database, probe
 
 def test_a_partial_commit_is_proved_by_the_transactions_fate_and_the_rows(tables: Database, probe: Probe) -> None:
     facts = watch(probe, two_commits, tables, "psycopg").of(Oracle.PARTIAL_COMMIT).facts
-    assert (facts["outcome"], facts["rows"], facts["sqlstate"]) == ("committed", "users=1", "23505")
+    assert (facts["outcome"], facts["rows"], facts["sqlstate"]) == ("committed", "users 0 before, 1 now", "23505")
 
 
 def test_an_aborted_commit_is_proved_by_the_transactions_fate(tables: Database, probe: Probe) -> None:

@@ -2,110 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.metadata
-import json
-import os
-import subprocess
-import sys
-import textwrap
-from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
-
 import pytest
-
-from session_lint.runtime.confirm import PLUGIN
-from session_lint.runtime.postgres import ENVIRONMENT, PostgresServer
+from children import Run
 
 pytestmark = pytest.mark.postgres
-
-APP = """
-from sqlalchemy import String, text
-from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
-
-class Base(DeclarativeBase):
-    pass
-
-class User(Base):
-    __tablename__ = "users"
-    id: Mapped[int] = mapped_column(primary_key=True)
-    name: Mapped[str] = mapped_column(String(50))
-
-def leaks(engine):
-    session = Session(engine)
-    return session.scalar(text("SELECT 1"))
-
-def closes(engine):
-    with Session(engine) as session:
-        return session.scalar(text("SELECT 1"))
-
-def closes_unless_it_fails(engine):
-    session = Session(engine)
-    session.add(User(name="a"))
-    session.commit()
-    session.close()
-"""
-
-CONFTEST = """
-import pytest
-from app import Base
-from sqlalchemy import create_engine
-from sqlalchemy.orm import Session
-
-@pytest.fixture
-def engine(session_lint_database):
-    engine = create_engine(session_lint_database.url("psycopg"))
-    Base.metadata.create_all(engine)
-    yield engine
-    engine.dispose()
-
-@pytest.fixture(scope="session")
-def long_lived(session_lint_postgres):
-    with session_lint_postgres.new_database() as database:
-        session = Session(create_engine(database.url("psycopg")))
-        session.connection()
-        yield session
-        session.close()
-"""
-
-
-@dataclass
-class Ran:
-    status: int
-    output: str
-    report: dict[str, Any]
-
-    @property
-    def oracles(self) -> list[str]:
-        return sorted({evidence["oracle"] for evidence in self.report["evidence"]})
-
-
-Run = Callable[..., Ran]
-
-
-@pytest.fixture
-def run(tmp_path: Path, postgres: PostgresServer) -> Run:
-    def run(tests: str, *options: str, conftest: str = CONFTEST) -> Ran:
-        (tmp_path / "app.py").write_text(APP)
-        (tmp_path / "conftest.py").write_text(conftest)
-        (tmp_path / "pytest.ini").write_text("[pytest]\n")
-        (tmp_path / "test_it.py").write_text("import asyncio, pytest\nfrom app import *\n" + textwrap.dedent(tests))
-        file = tmp_path / "report.json"
-        if not importlib.metadata.entry_points(group="pytest11", name="session_lint"):
-            options = ("-p", PLUGIN, *options)
-        command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *options]
-        if any(option.startswith("--session-lint") for option in options):
-            command.append(f"--session-lint-report={file}")
-        environment = {**os.environ, ENVIRONMENT: postgres.url(), "PYTHONPATH": str(tmp_path)}
-        environment.pop("PYTEST_ADDOPTS", None)
-        done = subprocess.run(
-            command, cwd=tmp_path, env=environment, check=False, text=True, capture_output=True, timeout=300
-        )
-        report = json.loads(file.read_text()) if file.exists() else {}
-        return Ran(done.returncode, done.stdout + done.stderr, report)
-
-    return run
 
 
 def test_it_is_off_unless_asked_for(run: Run) -> None:
@@ -264,40 +164,8 @@ def test_a_coroutine_that_is_never_awaited(run: Run) -> None:
     assert ran.report["evidence"][0]["places"][0]["path"] == "test_it.py"
 
 
-def test_a_run_that_hangs_is_stopped(run: Run) -> None:
-    ran = run(
-        """
-        import time
-        def test_it(engine):
-            try:
-                closes(engine)
-            except Exception:
-                time.sleep(600)
-        """,
-        "--session-lint-faults",
-        "--session-lint-timeout=1",
-    )
-    assert ran.status == 0
-    assert len(ran.report["notes"]) == 2
-    assert "stopped after it took too long" in ran.output
-
-
 def test_a_failing_test_fails_as_ever(run: Run) -> None:
     ran = run("def test_it(engine):\n    assert closes(engine) == 2\n", "--session-lint-faults")
     assert ran.status == 1
     assert "assert 1 == 2" in ran.output
     assert ran.report["runs"] == 0
-
-
-def test_a_database_that_goes_away_in_the_middle_is_survived(run: Run) -> None:
-    ran = run(
-        """
-        def test_it(engine, session_lint_database):
-            session = Session(engine)
-            session.scalar(text("SELECT 1"))
-            session_lint_database.drop()
-        """,
-        "--session-lint",
-    )
-    assert "1 passed" in ran.output
-    assert ran.oracles == ["leaked connection"]

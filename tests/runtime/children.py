@@ -1,0 +1,107 @@
+"""Runs pytest with our plugin in a child process, on a small project."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import subprocess
+import sys
+import textwrap
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from session_lint.runtime.confirm import PLUGIN
+from session_lint.runtime.postgres import ENVIRONMENT
+
+APP = """
+from sqlalchemy import String, text
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
+
+class Base(DeclarativeBase):
+    pass
+
+class User(Base):
+    __tablename__ = "users"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(String(50))
+
+def leaks(engine):
+    session = Session(engine)
+    return session.scalar(text("SELECT 1"))
+
+def closes(engine):
+    with Session(engine) as session:
+        return session.scalar(text("SELECT 1"))
+
+def closes_unless_it_fails(engine):
+    session = Session(engine)
+    session.add(User(name="a"))
+    session.commit()
+    session.close()
+"""
+
+CONFTEST = """
+import pytest
+from app import Base
+from sqlalchemy import create_engine
+from sqlalchemy.orm import Session
+
+@pytest.fixture
+def engine(session_lint_database):
+    engine = create_engine(session_lint_database.url("psycopg"))
+    Base.metadata.create_all(engine)
+    yield engine
+    engine.dispose()
+
+@pytest.fixture(scope="session")
+def long_lived(session_lint_postgres):
+    with session_lint_postgres.new_database() as database:
+        session = Session(create_engine(database.url("psycopg")))
+        session.connection()
+        yield session
+        session.close()
+"""
+
+
+@dataclass
+class Ran:
+    status: int
+    output: str
+    report: dict[str, Any]
+
+    @property
+    def oracles(self) -> list[str]:
+        return sorted({evidence["oracle"] for evidence in self.report["evidence"]})
+
+
+Run = Callable[..., Ran]
+
+
+def run_in(directory: Path, url: str) -> Run:
+    """What runs a test file there; url: that of the server which the plugin's fixtures give out."""
+
+    def run(tests: str, *options: str, conftest: str = CONFTEST) -> Ran:
+        (directory / "app.py").write_text(APP)
+        (directory / "conftest.py").write_text(conftest)
+        (directory / "pytest.ini").write_text("[pytest]\n")
+        (directory / "test_it.py").write_text("import asyncio, pytest\nfrom app import *\n" + textwrap.dedent(tests))
+        file = directory / "report.json"
+        file.unlink(missing_ok=True)
+        if not importlib.metadata.entry_points(group="pytest11", name="session_lint"):
+            options = ("-p", PLUGIN, *options)
+        command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *options]
+        if any(option.startswith("--session-lint") for option in options):
+            command.append(f"--session-lint-report={file}")
+        environment = {**os.environ, ENVIRONMENT: url, "PYTHONPATH": str(directory)}
+        for name in ("PYTEST_ADDOPTS", "PYTEST_XDIST_WORKER"):
+            environment.pop(name, None)
+        done = subprocess.run(
+            command, cwd=directory, env=environment, check=False, text=True, capture_output=True, timeout=300
+        )
+        report = json.loads(file.read_text()) if file.exists() else {}
+        return Ran(done.returncode, done.stdout + done.stderr, report)
+
+    return run
