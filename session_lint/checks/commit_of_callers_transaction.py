@@ -37,10 +37,10 @@ def _at_the_commit(context: Context, splits: list[Split]) -> Finding:
         f"({_writing(first)}, {_where(context, first)}){_consequence(first)}; flush() here, and let {caller} "
         "commit once"
     )
-    affected = [
+    affected = dict.fromkeys(
         context.affected(split.caller.reference, f"{_writing(split)} (line {split.wrote.place[0]}), then {name}()")
         for split in splits
-    ]
+    )
     session = first.commit.session
     trail = history(session, "wrote") if session is not None else []
     return context.finding(flow, first.commit.place, message, _confidence(context, first), trail, affected)

@@ -83,7 +83,7 @@ class Context:
         parts = module.path.lower().split("/")
         if any([part in _SHORT_LIVED or part.endswith("_tests") for part in parts[:-1]]):
             return Confidence.POSSIBLE
-        if parts[-1] in ("cli.py", "commands.py", "manage.py", "__main__.py"):
+        if parts[-1] in ("cli.py", "commands.py", "manage.py", "__main__.py", "migrations.py"):
             return Confidence.POSSIBLE
         if parts[-1].startswith(("test_", "conftest")) or parts[-1].endswith("_test.py"):
             return Confidence.POSSIBLE

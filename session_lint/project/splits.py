@@ -85,8 +85,15 @@ def _split(flow: FunctionFlow, event: Event, by: FunctionFlow, commit: Event) ->
     later = []
     for other in flow.events:
         split = other.session.witness.split if other.session is not None else None
-        if other.kind in (result.WROTE, result.COMMITTED) and other.identity == event.identity and split is not None:
-            later += [other] if split.place == event.place and other.place != event.place else []
+        if split is None or split.place != event.place or other.place == event.place or other.session is None:
+            continue
+        # A commit() of nothing new is no second half.
+        is_writing = other.kind == result.WROTE or (other.kind == result.COMMITTED and other.session.dirty)
+        later += [other] if is_writing and other.identity == event.identity else []
+    # What an earlier turn of a loop has written is not what this turn's call completes.
+    before = wrote.place < event.place and any(
+        other.kind == result.WROTE and not other.detail and other.place == wrote.place for other in flow.events
+    )
     return Split(
         flow,
         event.identity,
@@ -97,8 +104,7 @@ def _split(flow: FunctionFlow, event: Event, by: FunctionFlow, commit: Event) ->
         wrote,
         min(later, key=lambda other: other.place, default=None),
         _undoes(event, wrote.place),
-        any(other.kind == result.WROTE and not other.detail and other.place == wrote.place for other in flow.events)
-        and any(not other.detail for other in later),
+        before and any(not other.detail for other in later),
     )
 
 
