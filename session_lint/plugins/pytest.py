@@ -13,7 +13,7 @@ import pytest
 
 if TYPE_CHECKING:
     from session_lint.runtime.postgres import Database, PostgresServer
-    from session_lint.runtime.probe import Probe
+    from session_lint.runtime.testing import SessionProbe
 
 _RUN = "session-lint-run"
 
@@ -72,10 +72,10 @@ def session_lint_database(session_lint_postgres: PostgresServer) -> Iterator[Dat
 
 
 @pytest.fixture
-def session_probe(request: pytest.FixtureRequest) -> Probe:
-    """What is recorded of this test: `session_probe.recording`. Needs one of the options `--session-lint…`."""
+def session_probe(request: pytest.FixtureRequest) -> SessionProbe:
+    """What is recorded of this test, and runs at the same time. Needs one of the options `--session-lint…`."""
     run = request.config.pluginmanager.get_plugin(_RUN)
     if run is None:
         pytest.skip("session-lint does not watch this run; ask for it with --session-lint")
-    probe: Probe = run.probe
+    probe: SessionProbe = run.session_probe
     return probe

@@ -16,6 +16,7 @@ from _pytest.outcomes import Exit
 
 from session_lint.runtime.evidence import LIFETIME, Evidence, Oracle
 from session_lint.runtime.faults import POINTS, Injector, Step, single_faults
+from session_lint.runtime.interleaving import Interleaver, Program
 from session_lint.runtime.observer import Observers
 from session_lint.runtime.oracles import Case, judge
 from session_lint.runtime.places import Frames, Place, is_users
@@ -24,6 +25,36 @@ from session_lint.runtime.recording import Operation, Recording
 from session_lint.runtime.report import RunReport
 from session_lint.runtime.rerunning import Progress, TimedOutError, quietly, run_again, time_limit
 from session_lint.runtime.tidying import tidy
+
+
+class SessionProbe:
+    """What a test may ask of session-lint: what was recorded of it, and runs of a program at the same time.
+
+    Evidence that these runs give is returned, and stands in the report as well. The methods with _async are for
+    coroutine functions. Data must be visible to a second connection: no transaction around the test.
+    """
+
+    def __init__(self, watch: Watch) -> None:
+        self._watch = watch
+        self._interleaver = Interleaver(watch.probe)
+
+    @property
+    def recording(self) -> Recording:
+        return self._watch.probe.recording
+
+    def interleave(self, program: Program, reset: Program | None = None) -> list[Evidence]:
+        """Duplicate rows and lost updates of two runs, one between what the other has read and what it writes."""
+        return self._watch.proved(self._interleaver.interleave(program, reset))
+
+    async def interleave_async(self, program: Program, reset: Program | None = None) -> list[Evidence]:
+        return self._watch.proved(await self._interleaver.interleave_async(program, reset))
+
+    def at_once(self, program: Program, number: int) -> list[Evidence]:
+        """Whether so many runs at the same time exhaust the pool. Give the engine a short pool_timeout."""
+        return self._watch.proved(self._interleaver.at_once(program, number))
+
+    async def at_once_async(self, program: Program, number: int) -> list[Evidence]:
+        return self._watch.proved(await self._interleaver.at_once_async(program, number))
 
 
 class Watch:
@@ -42,6 +73,8 @@ class Watch:
         self._baseline: Recording | None = None
         self._call_from = self._call_to = 0
         self._at_call_end: list[Evidence] = []
+        self._proved: list[Evidence] | None = None
+        self.session_probe = SessionProbe(self)
         self._error: BaseException | None = None
 
     # ---------------------------------------------------------------------------------------------------- one test
@@ -71,7 +104,7 @@ class Watch:
         self.report.tests += 1
 
     def _begin(self, step: Step | None, baseline: Recording | None) -> None:
-        self._step, self._baseline, self._error, self._at_call_end = step, baseline, None, []
+        self._step, self._baseline, self._error, self._at_call_end, self._proved = step, baseline, None, [], None
         self._call_from = self._call_to = 0
         self.probe.begin()
 
@@ -106,6 +139,11 @@ class Watch:
         finally:
             self.probe.exempt = before
 
+    def proved(self, evidence: list[Evidence]) -> list[Evidence]:
+        """Take what the test has proved by itself."""
+        self._proved = [*(self._proved or ()), *evidence]
+        return evidence
+
     def _judge(self) -> list[Evidence]:
         """What can be proved now. An oracle's own failure is nothing that the test may notice."""
         error = None if isinstance(self._error, TimedOutError) else self._error
@@ -123,7 +161,7 @@ class Watch:
         evidence = [e for e in self._at_call_end if e.oracle not in LIFETIME or id(e.subject) in left]
         known = {(e.oracle, id(e.subject)) for e in evidence}
         evidence += [e for e in self._judge() if e.oracle in LIFETIME and (e.oracle, id(e.subject)) not in known]
-        for each in evidence:
+        for each in [*evidence, *(self._proved or ())]:
             if self._applications(each):
                 self.report.add(replace(each, test=item.nodeid, subject=None))
         for frames in recording.frames():
@@ -164,6 +202,8 @@ class Watch:
         progress.clear()
 
     def _plan(self, item: pytest.Function, first: Recording) -> list[Step]:
+        if self._proved is not None:
+            return []  # what fails while several runs are under way says nothing of any one of them
         own = item.get_closest_marker("session_probe") is not None
         points = [o for o in first.operations[self._call_from : self._call_to] if o.kind in POINTS]
         plan = []

@@ -17,7 +17,8 @@ from session_lint.runtime.confirm import PLUGIN
 from session_lint.runtime.postgres import ENVIRONMENT
 
 APP = """
-from sqlalchemy import String, text
+from sqlalchemy import String, select, text
+from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 class Base(DeclarativeBase):
@@ -41,6 +42,22 @@ def closes_unless_it_fails(engine):
     session.add(User(name="a"))
     session.commit()
     session.close()
+
+def add_once(engine):
+    with Session(engine) as session:
+        if session.scalar(select(User)) is None:
+            session.add(User(name="a"))
+        session.commit()
+
+async def leaks_async(engine):
+    session = AsyncSession(engine)
+    return await session.scalar(text("SELECT 1"))
+
+async def closes_async_unless_it_fails(engine):
+    session = AsyncSession(engine)
+    session.add(User(name="a"))
+    await session.commit()
+    await session.close()
 """
 
 CONFTEST = """
