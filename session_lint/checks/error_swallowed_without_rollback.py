@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from session_lint import ir
 from session_lint.checks import rule
+from session_lint.checks._conflicts import guarded_savepoints
 from session_lint.checks._swallowed import Reuse, failed_operation, is_retry, is_told_by_callee, reuses
 from session_lint.checks.context import Context, causes, history
 from session_lint.findings import Confidence, Finding, Severity
@@ -20,7 +21,11 @@ from session_lint.project import ownership
 def check(context: Context) -> Iterator[Finding]:
     for flow in context.flows():
         told = set()
+        late = {event.place for event in guarded_savepoints(flow)}
         for reuse in reuses(flow):
+            failed = reuse.session.witness.failed
+            if failed is not None and failed.place in late:
+                continue  # SES109
             if is_told_by_callee(context.project, flow, reuse):
                 told.add(reuse.event.identity)
             elif not is_retry(reuse):

@@ -128,6 +128,6 @@ def compose(
         marks["wrote"] = Mark(place, f"{label} writes here")
     if effect.reset:
         marks["ended"] = Mark(place, f"{label} ends the transaction here")
-        if effect.witness.lost is not None and before.dirty and not effect.commits:
+        if effect.witness.lost is not None and (before.dirty or before.transaction == ENTRY) and not effect.commits:
             marks["lost"] = Mark(place, f"{label} rolls back here")
     return after.mark(**marks)

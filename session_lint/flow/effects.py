@@ -124,7 +124,8 @@ class Effects:
             return state.set(identity, closed.mark(ended=Mark(place, f"{text} ends the transaction here")))
         if kind == ops.ROLLBACK:
             self.event(result.ROLLED_BACK, place, identity, text, session, session.witness.again is not None)
-            if session.dirty:
+            if session.dirty or session.transaction in BROKEN:
+                # What was refused was never written here, but a caller may have written.
                 session = session.mark(lost=Mark(place, f"{text} throws all uncommitted writes away here"))
             after = session._replace(
                 transaction=NONE, dirty=False, pending=False, reset=True, touched=True, begun=_ended(session)

@@ -81,7 +81,8 @@ class SessionState(NamedTuple):
 
     @property
     def key(self) -> tuple[object, ...]:
-        return self[:10]
+        # Of the witness nothing decides but that a rollback threw writes away.
+        return (*self[:10], self.witness.lost is not None)
 
     def mark(self, **marks: Mark | None) -> SessionState:
         changes: dict[str, Any] = dict(marks)

@@ -1,0 +1,185 @@
+"""SES109: a conflict is expected, and what handles it takes earlier work along, or never sees it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from session_lint import ir
+from session_lint.checks import rule
+from session_lint.checks._conflicts import flushed_before_savepoint, handles_conflicts
+from session_lint.checks.context import Context, certainty, history
+from session_lint.findings import Confidence, Finding, Severity, Step
+from session_lint.flow import result
+from session_lint.flow.result import Event, FunctionFlow
+from session_lint.flow.state import Mark
+from session_lint.ir_queries import path_of
+
+_REMEDY = "put what may conflict into `with {name}.begin_nested():`, inside of the try, and leave the rollback out"
+_ADDING = (".add()", ".add_all()")
+
+
+class Loss(NamedTuple):
+    """Earlier work that a rollback throws away. flow: whose work. wrote: its first write. after: what goes on."""
+
+    flow: FunctionFlow
+    wrote: Mark
+    rollback: ir.Place
+    after: Mark
+    again: bool
+
+
+@rule("SES109", "conflict-without-savepoint", Severity.ERROR)
+def check(context: Context) -> Iterator[Finding]:
+    for flow in context.flows():
+        yield from _rolled_back(context, flow)
+        for event in flushed_before_savepoint(flow):
+            yield _flushed_first(context, flow, event)
+        yield from _never_seen(context, flow)
+
+
+# ------------------------------------------------------------------------------------------- earlier work is lost
+
+
+def _rolled_back(context: Context, flow: FunctionFlow) -> Iterator[Finding]:
+    told = set()
+    for event in flow.events:
+        attempt = _attempt(flow, event)
+        if attempt is None or event.place in told or (event.session is not None and event.session.savepoints):
+            continue
+        loss = _loss(flow, event)
+        own = [loss] if loss is not None and _is_other_work(flow, loss, attempt) else []
+        losses = own or list(_of_callers(context, flow, event))
+        if losses:
+            told.add(event.place)
+            yield _loses(context, flow, event, losses)
+
+
+def _attempt(flow: FunctionFlow, event: Event) -> ir.Try | None:
+    """The try statement of which a rollback handles a conflict."""
+    if event.kind != result.ROLLED_BACK:
+        return None
+    handlers = [frame.node for frame in event.frames if frame.kind == "except"]
+    for statement in ir.statements(flow.reference.function.body):
+        if isinstance(statement, ir.Try) and handlers and handlers[-1] in statement.handlers:
+            return statement if handles_conflicts(handlers[-1]) else None
+    return None
+
+
+def _loss(flow: FunctionFlow, event: Event) -> Loss | None:
+    """What a rollback takes from a function that then goes on as if nothing had happened."""
+    session = event.session
+    if session is None or not session.dirty or session.witness.wrote is None:
+        return None
+    for later in flow.events:
+        if later.kind == result.LOST and later.identity == event.identity and later.detail == str(event.place):
+            again = session.witness.again is not None
+            return Loss(flow, session.witness.wrote, event.place, Mark(later.place, later.text), again)
+    return None
+
+
+def _is_other_work(flow: FunctionFlow, loss: Loss, attempt: ir.Try) -> bool:
+    """Whether more is lost than what was tried: by a loop, or by a write that was not the only one."""
+    if loss.again or ir.within(loss.wrote.place, attempt.place):
+        return loss.again
+    first, last = loss.wrote.place, attempt.body[-1].place
+    return any([event.kind == result.WROTE and first < event.place <= last for event in flow.events])
+
+
+def _of_callers(context: Context, flow: FunctionFlow, event: Event) -> Iterator[Loss]:
+    """What the callers have written before."""
+    for caller in context.project.call_graph.callers(flow.reference, event.identity):
+        outer = context.project.flow(caller.reference)
+        for other in outer.events if outer is not None else ():
+            if other.kind == result.ROLLED_BACK and (other.place, other.identity) == (caller.place, caller.identity):
+                loss = _loss(outer, other) if outer is not None else None
+                if loss is not None:
+                    yield loss
+                    break
+
+
+def _loses(context: Context, flow: FunctionFlow, event: Event, losses: list[Loss]) -> Finding:
+    info = flow.sessions[event.identity]
+    first = losses[0]
+    here = first.flow is flow
+    earlier = "earlier turns of the loop have" if first.again and here else f"{first.flow.reference.function.name} has"
+    message = (
+        f"{event.text} after a conflict also throws away what {earlier} written and not committed, and the work goes "
+        f"on without it; {_REMEDY.format(name=info.name)}"
+    )
+    path = first.flow.reference.module.path
+    trail: list[Mark | Step] = [_step(path, first.wrote)]
+    if event.session is not None:
+        trail += history(event.session, "failed")
+    trail += [Mark(event.place, f"{event.text} throws all of it away"), _step(path, first.after)]
+    affects = [
+        context.affected(loss.flow.reference, f"loses what it has written before line {loss.rollback[0]}")
+        for loss in losses
+        if loss.flow is not flow
+    ]
+    return context.finding(flow, event.place, message, certainty(info, Confidence.LIKELY), trail, affects)
+
+
+def _step(path: str, mark: Mark) -> Step:
+    return Step(path, mark.place[0], mark.place[1], mark.text)
+
+
+# ------------------------------------------------------------------------------------ added before the savepoint
+
+
+def _flushed_first(context: Context, flow: FunctionFlow, event: Event) -> Finding:
+    assert event.session is not None
+    info = flow.sessions[event.identity]
+    added = event.session.witness.wrote
+    where = f" (line {added.place[0]})" if added is not None else ""
+    message = (
+        f"begin_nested() flushes what was added before it{where}, ahead of its SAVEPOINT: a conflict breaks the whole "
+        f"transaction, and the handler finds {info.name} failed; add it inside of the block"
+    )
+    trail = [
+        *history(event.session, "wrote"),
+        Mark(event.place, f"{event.text} flushes it, and sends SAVEPOINT after that"),
+    ]
+    return context.finding(flow, event.place, message, certainty(info, Confidence.LIKELY), trail)
+
+
+# ------------------------------------------------------------------------------------ a handler that sees nothing
+
+
+def _never_seen(context: Context, flow: FunctionFlow) -> Iterator[Finding]:
+    """`try: session.add(x) except IntegrityError`: add() sends nothing, and the conflict comes at the next flush."""
+    for statement in ir.statements(flow.reference.function.body):
+        if not isinstance(statement, ir.Try) or not _only_adds(statement):
+            continue
+        added = [
+            event
+            for event in flow.events
+            if event.kind == result.WROTE
+            and event.text.endswith(_ADDING)
+            and any([ir.within(event.place, inner.place) for inner in statement.body])
+        ]
+        for handler in statement.handlers if added else ():
+            if handles_conflicts(handler, only=True):
+                info = flow.sessions[added[0].identity]
+                message = (
+                    f"{added[0].text} sends nothing, so this handler never sees a conflict: it comes out of the next "
+                    f"flush or commit, where nobody expects it; flush inside of the try, in `with "
+                    f"{info.name}.begin_nested():`"
+                )
+                trail = [Mark(added[0].place, f"{added[0].text} only notes it here")]
+                yield context.finding(flow, handler.place, message, certainty(info, Confidence.LIKELY), trail)
+
+
+def _only_adds(attempt: ir.Try) -> bool:
+    """Whether its body calls nothing but add() and constructors, which send nothing."""
+    for statement in ir.statements(attempt.body):
+        if isinstance(statement, (ir.With, ir.For)):
+            return False
+        for part in ir.expressions(statement):
+            if isinstance(part, (ir.Await, ir.Yield)):
+                return False
+            if isinstance(part, ir.Call):
+                path = path_of(part.function)
+                if not path or not (path[-1][:1].isupper() or path[-1] in ("add", "add_all")):
+                    return False
+    return True
