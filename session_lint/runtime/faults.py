@@ -112,6 +112,8 @@ class Injector:
             use = self._probe.use_of(connection)
             fault = self._due(Kind.STATEMENT, use) if use is not None else None
             if fault in STATEMENT_SQLSTATES:
+                if getattr(cursor, "_inputsizes", None):  # SQLAlchemy 1.4's asyncpg: they are the old parameters'
+                    cursor._inputsizes = None
                 return _raising(STATEMENT_SQLSTATES[fault]), [()] if executemany else ()
             self._common(fault, use)
         except Exception as error:  # noqa: BLE001 - the application must see the server's failures only

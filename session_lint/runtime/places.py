@@ -43,7 +43,7 @@ class Frames:
     __slots__ = ("_places", "_raw", "through")
 
     def __init__(self, raw: list[tuple[CodeType, int]], through: str) -> None:
-        """through: the library's function that the innermost frame had called, such as `close` or `__exit__`."""
+        """through: SQLAlchemy's function that was called from outside of it, such as `close` or `__exit__`."""
         self._raw = raw
         self._places: tuple[Place, ...] | None = None
         self.through = through
@@ -71,14 +71,18 @@ class Frames:
 NOWHERE = Frames([], "")
 
 
-class _UsersFiles(dict[str, bool]):
-    """Whether a file is the user's, worked out once for each."""
+_SQLALCHEMY = f"{os.sep}sqlalchemy{os.sep}"
+_LIBRARY, _SQLALCHEMYS, _USERS = range(3)
 
-    def __missing__(self, name: str) -> bool:
+
+class _Owners(dict[str, int]):
+    """Whose file it is, worked out once for each."""
+
+    def __missing__(self, name: str) -> int:
         # An absolute path even of a file that was named relatively; "<string>" and "<frozen ...>" are nobody's.
-        users = not name.startswith("<") and not _installed(os.path.abspath(name))  # noqa: PTH100
-        self[name] = users
-        return users
+        library = name.startswith("<") or _installed(os.path.abspath(name))  # noqa: PTH100
+        self[name] = owner = (_SQLALCHEMYS if _SQLALCHEMY in name else _LIBRARY) if library else _USERS
+        return owner
 
 
 def _installed(path: str) -> bool:
@@ -96,18 +100,18 @@ _LIBRARIES = tuple(
         _PLUGIN,
     }
 )
-_users_files = _UsersFiles()
+_owners = _Owners()
 
 
 def is_users(path: str) -> bool:
     """Whether this file is the user's: not the standard library, nothing that is installed, not the shim."""
-    return _users_files[path]
+    return _owners[path] == _USERS
 
 
 def here(skip: int = 1, deepest: int = _DEEPEST) -> Frames:
     """The user's frames now. skip: frames of the shim itself. deepest: look for that many of the user's."""
     found: list[tuple[CodeType, int]] = []
-    users = _users_files
+    owners = _owners
     through = ""
     frame: FrameType | None = sys._getframe(skip)
     greenlet: Any = None
@@ -116,11 +120,12 @@ def here(skip: int = 1, deepest: int = _DEEPEST) -> Frames:
             code = frame.f_code
             if code is _LOOP:  # what started the event loop has not called this
                 return Frames(found, through)
-            if users[code.co_filename]:
+            owner = owners[code.co_filename]
+            if owner == _USERS:
                 found.append((code, frame.f_lineno))
                 if len(found) == deepest:
                     return Frames(found, through)
-            elif not found:
+            elif owner == _SQLALCHEMYS and not found:
                 through = code.co_name
             frame = frame.f_back
         if getcurrent is None:
@@ -141,12 +146,9 @@ def waiting(task: Any) -> tuple[Frames, bool]:
         if is_users(code.co_filename):
             found.append((code, frame.f_lineno))
             library = False
-        elif _SQLALCHEMY in code.co_filename:
+        elif _owners[code.co_filename] == _SQLALCHEMYS:
             library = True
     return Frames(found[::-1], ""), library
-
-
-_SQLALCHEMY = f"{os.sep}sqlalchemy{os.sep}"
 
 
 def _suspended(awaited: Any) -> Iterator[FrameType]:

@@ -15,6 +15,8 @@ from typing import Any
 import pytest
 from _pytest.outcomes import Exit
 
+from session_lint.runtime.tidying import no_logging
+
 
 class TimedOutError(BaseException):
     """A run with a fault took too long. No Exception, so that no handler of the application takes it."""
@@ -77,7 +79,8 @@ def quietly() -> Iterator[None]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
-            gc.collect()
+            with no_logging():
+                gc.collect()
     finally:
         sys.unraisablehook = before
 

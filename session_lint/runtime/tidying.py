@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import logging
+from collections.abc import Iterator
 
 from session_lint.runtime.drivers import backend_pid
 from session_lint.runtime.observer import Observers
@@ -11,6 +13,22 @@ from session_lint.runtime.recording import Recording
 
 def tidy(recording: Recording, observers: Observers) -> None:
     """End what is still open: the backend, the pool's count, the session. Needs no event loop."""
+    with no_logging():
+        _tidy(recording, observers)
+
+
+@contextlib.contextmanager
+def no_logging() -> Iterator[None]:
+    """The pool logs every connection that it can't close since the loop has gone; nobody needs to read that."""
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logging.disable(before)
+
+
+def _tidy(recording: Recording, observers: Observers) -> None:
     for use in recording.out:
         if use.pool_record is not None:
             # From the outside, because an asyncio driver's connection can't be closed without its loop.

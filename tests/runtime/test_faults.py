@@ -40,8 +40,8 @@ def tables(database: Database) -> Database:
     return database
 
 
-def sync_program(database: Database, *, careful: bool) -> Program:
-    engine = create_engine(database.url("psycopg"))
+def sync_program(database: Database, driver: str, *, careful: bool) -> Program:
+    engine = create_engine(database.url(driver))
 
     def work() -> None:
         session = Session(engine)
@@ -89,12 +89,12 @@ def explore(probe: Probe, database: Database, make: Any, **options: Any) -> list
     return runs
 
 
-@pytest.fixture(params=["sync", "asyncpg", "psycopg"])
+@pytest.fixture(params=["psycopg", "psycopg2", "asyncpg", "psycopg_async"])
 def runs_of(request: pytest.FixtureRequest, probe: Probe, database: Database) -> Any:
     def run(*, careful: bool) -> list[Run]:
-        if request.param == "sync":
-            return explore(probe, database, sync_program, careful=careful)
-        return explore(probe, database, async_program, driver=request.param, careful=careful)
+        driver, _, asynchronous = request.param.partition("_")
+        program = async_program if asynchronous or driver == "asyncpg" else sync_program
+        return explore(probe, database, program, driver=driver, careful=careful)
 
     return run
 
@@ -145,7 +145,7 @@ def test_a_program_that_does_not_leaves_something_behind_after_every_failure(run
 
 def test_after_an_ambiguous_commit_the_rows_are_there(probe: Probe, database: Database) -> None:
     def prepare() -> Program:
-        return sync_program(database, careful=True)
+        return sync_program(database, "psycopg", careful=True)
 
     explorer = Explorer(probe, faults=lambda o: (Fault.AMBIGUOUS_COMMIT,) if o.kind is Kind.COMMIT else ())
     with database.connect() as connection:
@@ -163,7 +163,7 @@ def test_a_limit_bounds_the_runs(probe: Probe, database: Database) -> None:
     def prepare() -> Program:
         with database.connect() as connection:
             connection.query("TRUNCATE users, orders")
-        return sync_program(database, careful=True)
+        return sync_program(database, "psycopg", careful=True)
 
     assert len(list(Explorer(probe, limit=2).explore(prepare))) == 3
     probe.observers.close()

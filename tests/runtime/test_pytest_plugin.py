@@ -165,6 +165,7 @@ async def test_closes_unless_it_fails(async_engine):
 def test_async_tests(mark: str, run: Run) -> None:
     ran = run(ASYNC.format(mark=mark), "--session-lint-faults", "--session-lint-exit-zero")
     assert (ran.status, "2 passed" in ran.output) == (0, True), ran.output
+    assert "Exception terminating" not in ran.output
     assert "RuntimeWarning" not in ran.output  # what failing runs leave to the garbage collector is not the user's
     assert ran.report["runs"] == 3 + 6  # of the SELECT; of the INSERT and the COMMIT: refused, terminated, cancelled
     shown = {(e["test"].split("::")[1], e["fault"].split(" in ")[0], e["oracle"]) for e in ran.report["evidence"]}
