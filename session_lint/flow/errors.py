@@ -72,14 +72,15 @@ def is_conflict_type(name: str) -> bool:
     return last in _INTEGRITY or any([word in last.lower() for word in ("integrity", "unique", "duplicate")])
 
 
-def caught(kind: str, types: Iterable[str], ancestors: Callable[[str], tuple[str, ...]]) -> str:
-    """Whether a handler for `types` (dotted names) catches the kind: "always", "maybe" or "never".
+Lineage = Callable[[str], "tuple[str, ...] | None"]
+"""The names of all classes that a class of the project inherits from; None for a class of somebody else."""
 
-    ancestors: the names of all classes that a class of the project inherits from.
-    """
+
+def caught(kind: str, types: Iterable[str], lineage: Lineage) -> str:
+    """Whether a handler for `types` (dotted names) catches the kind: "always", "maybe" or "never"."""
     best = "never"
     for name in types:
-        verdict = _caught_by(kind, name, ancestors)
+        verdict = _caught_by(kind, name, lineage)
         if verdict == "always":
             return verdict
         if verdict == "maybe":
@@ -87,7 +88,7 @@ def caught(kind: str, types: Iterable[str], ancestors: Callable[[str], tuple[str
     return best
 
 
-def _caught_by(kind: str, name: str, ancestors: Callable[[str], tuple[str, ...]]) -> str:
+def _caught_by(kind: str, name: str, lineage: Lineage) -> str:
     last = name.rpartition(".")[2]
     if last in _EVERYTHING:
         return "always"
@@ -99,6 +100,8 @@ def _caught_by(kind: str, name: str, ancestors: Callable[[str], tuple[str, ...]]
         return "never" if _beyond_exception(kind) else "always"
     if kind == ANY:
         return "never" if last in ("CancelledError", "GeneratorExit", "KeyboardInterrupt", "SystemExit") else "maybe"
+    if kind in (INTEGRITY, DATABASE) and _is_no_database_type(name, lineage):
+        return "never"
     if kind == INTEGRITY:
         if last in _SQLALCHEMY or last in _INTEGRITY or last in ("DatabaseError", "Error"):
             return "always"
@@ -109,7 +112,16 @@ def _caught_by(kind: str, name: str, ancestors: Callable[[str], tuple[str, ...]]
         if last in _INTEGRITY:
             return "never"
         return "maybe" if last in _OPERATIONAL or is_database_type(name) else "never"
-    return _class_caught_by(kind, name, ancestors)
+    return _class_caught_by(kind, name, lineage)
+
+
+def _is_no_database_type(name: str, lineage: Lineage) -> bool:
+    """Whether it is a class of the project that neither SQLAlchemy nor a driver raises, whatever it is called."""
+    own = lineage(name)
+    if own is None:
+        return False
+    parents = [parent.rpartition(".")[2] for parent in own[1:]]
+    return not any([parent in (*_SQLALCHEMY, *_INTEGRITY, *_OPERATIONAL) for parent in parents])
 
 
 def _beyond_exception(kind: str) -> bool:
@@ -117,14 +129,14 @@ def _beyond_exception(kind: str) -> bool:
     return isinstance(found, type) and issubclass(found, BaseException) and not issubclass(found, Exception)
 
 
-def _class_caught_by(kind: str, name: str, ancestors: Callable[[str], tuple[str, ...]]) -> str:
+def _class_caught_by(kind: str, name: str, lineage: Lineage) -> str:
     kind_last, last = kind.rpartition(".")[2], name.rpartition(".")[2]
     if kind_last == last:
         return "always"
-    lineage = {ancestor.rpartition(".")[2] for ancestor in ancestors(kind)}
-    if last in lineage:
+    parents = {parent.rpartition(".")[2] for parent in lineage(kind) or ()}
+    if last in parents:
         return "always"
-    for candidate in (kind_last, *lineage):
+    for candidate in (kind_last, *parents):
         raised, wanted = getattr(builtins, candidate, None), getattr(builtins, last, None)
         if isinstance(raised, type) and isinstance(wanted, type) and issubclass(raised, wanted):
             return "always"

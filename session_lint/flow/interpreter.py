@@ -334,7 +334,7 @@ class Interpreter(Evaluation):
             error = pairs[0][1]
             for handler in node.handlers:
                 types = self.exception_types(handler.type)
-                verdict = errors.caught(error.kind, types, self.project.ancestor_names)
+                verdict = errors.caught(error.kind, types, self.project.lineage)
                 if verdict == "never":
                     continue
                 expected = any([errors.is_conflict_type(name) for name in types])
@@ -357,7 +357,7 @@ class Interpreter(Evaluation):
     def _handles_conflicts(self, node: ir.Try) -> bool:
         """Whether what writes usually fail with is caught: a lost connection is all that is left."""
         types = [self.exception_types(handler.type) for handler in node.handlers]
-        return any([errors.caught(errors.INTEGRITY, names, self.project.ancestor_names) == "always" for names in types])
+        return any([errors.caught(errors.INTEGRITY, names, self.project.lineage) == "always" for names in types])
 
     def _run_handler(
         self, handler: ir.Handler, pairs: list[tuple[State, Error]], error: Error, expected: bool, result: Outcome

@@ -267,7 +267,7 @@ class Managers(Starts):
 
     def _leave_raising(self, manager: Manager, state: State, error: Error, node: ir.With) -> tuple[State, str]:
         if manager.kind == "suppress":
-            return state, errors.caught(error.kind, manager.types, self.project.ancestor_names)
+            return state, errors.caught(error.kind, manager.types, self.project.lineage)
         owner = manager.value
         if not isinstance(owner, Session) or owner.identity not in state.sessions:
             return state, "never"

@@ -53,6 +53,8 @@ class Project:
         self._imports: dict[tuple[str, ...], bool] = {}
         self._autocommit: bool | None = None
         self._zope: bool | None = None
+        self._lineages: dict[str, tuple[str, ...] | None] = {}
+        self._packages: set[str] | None = None
         self.failures: list[tuple[FunctionRef, str]] = []
         self.notes: list[str] = []
 
@@ -194,20 +196,28 @@ class Project:
             self._locals[key] = known
         return self._locals[key]
 
-    def ancestor_names(self, name: str) -> tuple[str, ...]:
-        """The names of all classes that an exception class of the project inherits from."""
+    def lineage(self, name: str) -> tuple[str, ...] | None:
+        """The names of all classes that an exception class of the project inherits from; None if it is none of its.
+
+        A module that mentions neither sessions nor SQLAlchemy is not read: its classes inherit from nothing of theirs.
+        """
+        if name not in self._lineages:
+            self._lineages[name] = self._find_lineage(name)
+        return self._lineages[name]
+
+    def _find_lineage(self, name: str) -> tuple[str, ...] | None:
         last = name.rpartition(".")[2]
-        found: list[str] = []
         for module in self.table.modules:
             definition = module.classes.get(last)
-            if definition is not None and (f"{module.name}.{last}" == name or name == last):
-                found += [
+            if definition is not None and name in (f"{module.name}.{last}", last):
+                found = [
                     symbol.name if isinstance(symbol, External) else getattr(symbol, "definition", definition).name
                     for symbol in self.table.ancestors(ClassRef(module, definition))
                 ]
-                found += [base.path[-1] for base in definition.bases if isinstance(base, ir.Name)]
-                break
-        return tuple(found)
+                return (*found, *[base.path[-1] for base in definition.bases if isinstance(base, ir.Name)])
+        if self._packages is None:
+            self._packages = {part for module in self.table.modules for part in module.name.split(".")[:-1]}
+        return () if "." in name and name.partition(".")[0] in self._packages else None
 
     def holds_session(self, reference: ClassRef) -> bool:
         """Whether objects of the class keep a session."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from session_lint import ir
 from session_lint.flow.contracts import Contract, contract_of
 from session_lint.flow.result import FunctionFlow
-from session_lint.flow.values import Const, Session, Truth, Value
+from session_lint.flow.values import Const, Registry, Session, Truth, Value
 from session_lint.project.modules import FunctionRef
 from session_lint.project.provider import UNSEEN, Provider, provider_of
 
@@ -37,7 +37,7 @@ class Summaries:
         self._flows: dict[tuple[int, Constants], FunctionFlow] = {}
         self._contracts: dict[tuple[int, Constants], Contract] = {}
         self._providers: dict[tuple[int, Constants], Provider] = {}
-        self._decorated: dict[int, Contract | None] = {}
+        self._decorated: dict[tuple[int, Constants], Contract | None] = {}
         self._deciding: dict[int, frozenset[str]] = {}
         self._running: dict[tuple[int, Constants], int] = {}
         self._reached: list[int] = []
@@ -89,14 +89,14 @@ class Summaries:
         bare = self.bare_contract(reference, constants)
         if bare is None or not reference.function.decorators:
             return bare
-        key = id(reference.function)
+        key = (id(reference.function), constants)
         if key not in self._decorated:
             self._decorated[key] = None
-            self._decorated[key] = self._through_wrappers(reference)
+            self._decorated[key] = self._through_wrappers(reference, constants)
         return self._decorated[key] or bare
 
-    def _through_wrappers(self, reference: FunctionRef) -> Contract | None:
-        """What the outermost wrapper makes of the function."""
+    def _through_wrappers(self, reference: FunctionRef, constants: Constants) -> Contract | None:
+        """What the outermost wrapper makes of the function; the contract's places are the wrapper's."""
         from session_lint.flow.interpreter import Interpreter
 
         wrappers = self._project.decorators.wrappers(reference)
@@ -104,7 +104,8 @@ class Summaries:
             return None
         interpreter = Interpreter(self._project, wrappers[0])
         interpreter.decorated = reference
-        return contract_of(interpreter.run())._replace(reference=reference)
+        own = {parameter.name for parameter in wrappers[0].function.parameters}
+        return contract_of(interpreter.run(constants=tuple([item for item in constants if item[0] in own])))
 
     def bare_contract(self, reference: FunctionRef, constants: Constants = ()) -> Contract | None:
         """The function's contract as if it were not decorated."""
@@ -133,20 +134,20 @@ class Summaries:
 
     def constants(self, reference: FunctionRef, bindings: tuple[tuple[str, Value], ...]) -> Constants:
         """Those of a call's arguments that are known and that decide what the function does."""
-        deciding = self._decides(reference)
-        if not deciding:
-            return ()
         given = dict(bindings)
-        found: list[tuple[str, Value]] = []
-        for parameter in reference.function.parameters:
-            if parameter.name not in deciding:
-                continue
-            value = given[parameter.name] if parameter.name in given else _default(parameter)
-            if isinstance(value, Const):
-                found.append((parameter.name, value))
-            elif isinstance(value, Session):
-                found.append((parameter.name, Truth(True)))
-        return tuple(found)
+        found: dict[str, Value] = {}
+        wrappers = self._project.decorators.wrappers(reference)[:1] if reference.function.decorators else ()
+        for asked in (reference, *wrappers):
+            deciding = self._decides(asked)
+            for parameter in asked.function.parameters if deciding else ():
+                if parameter.name not in deciding:
+                    continue
+                value = given[parameter.name] if parameter.name in given else _default(parameter)
+                if isinstance(value, Const):
+                    found.setdefault(parameter.name, value)
+                elif isinstance(value, (Session, Registry)):
+                    found.setdefault(parameter.name, Truth(True))
+        return tuple(found.items())
 
     def _decides(self, reference: FunctionRef) -> frozenset[str]:
         """The parameters with a default of None, True or False that the function's conditions ask for."""
