@@ -153,7 +153,8 @@ class Effects:
         self._failures(session, identity, kind, place, text, state, outcome, info)
         if kind == ops.COMMIT:
             if self.failing or state.thrown:
-                self.event(result.COMMITTED_FAILING, place, identity, text, state.sessions[identity])
+                half_done = str(session.witness.wrote) if session.dirty else ""
+                self.event(result.COMMITTED_FAILING, place, identity, text, state.sessions[identity], half_done)
             self.event(result.COMMITTED, place, identity, text, session)
             if session.savepoints:
                 self.event(result.COMMIT_IN_SAVEPOINT, place, identity, text, session)

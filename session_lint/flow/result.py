@@ -87,7 +87,7 @@ BEGUN = "begin(); its detail says whether a transaction was there already"
 FLUSHED_FIRST = "begin_nested() flushes what was added before it"
 ROLLED_BACK = "rollback(), here or in a callee"
 LOST = "a session goes on after a rollback that threw writes away"
-COMMITTED_FAILING = "commit() while an exception is on its way out"
+COMMITTED_FAILING = "commit() while an exception is on its way out; its detail says what has been written"
 
 
 class Handing(NamedTuple):
