@@ -119,6 +119,17 @@ def has_decorator(function: ir.Function, name: str) -> bool:
     return any([isinstance(item, ir.Name) and item.path[-1] == name for item in function.decorators])
 
 
+def is_abstract(function: ir.Function) -> bool:
+    """Whether somebody else says what the function does: it is abstract, or only raises NotImplementedError."""
+    if has_decorator(function, "abstractmethod"):
+        return True
+    only = function.body[-1] if function.body else None
+    if not isinstance(only, ir.Raise) or any([not isinstance(item, ir.Expression) for item in function.body[:-1]]):
+        return False
+    raised = only.exception.function if isinstance(only.exception, ir.Call) else only.exception
+    return isinstance(raised, ir.Name) and raised.path[-1] == "NotImplementedError"
+
+
 def own_expressions(statement: ir.Stmt) -> Iterable[ir.Expr]:
     """The expressions of a statement, without those of the statements in its blocks."""
     for field in statement:

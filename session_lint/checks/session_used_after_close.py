@@ -24,6 +24,8 @@ def check(context: Context) -> Iterator[Finding]:
                 continue
             info = flow.sessions[event.identity]
             commits = event.detail == ops.COMMIT
+            if commits and not _has_written(flow, event):
+                continue
             if not commits and (info.origin not in (result.LOCAL, result.PROVIDED) or not _stays_open(flow, event)):
                 continue
             told.add(event.identity)
@@ -40,6 +42,17 @@ def check(context: Context) -> Iterator[Finding]:
                 )
             trail = [*history(event.session, "opened", "ended"), Mark(event.place, f"{event.text} uses it here")]
             yield context.finding(flow, event.place, message, confidence_of(flow, info), trail)
+
+
+def _has_written(flow: FunctionFlow, commit: Event) -> bool:
+    """Whether there is anything that the commit was to save."""
+    kinds = (result.WROTE, result.COMMITTED)
+    return any(
+        [
+            event.kind in kinds and event.identity == commit.identity and event.place < commit.place
+            for event in flow.events
+        ]
+    )
 
 
 def _stays_open(flow: FunctionFlow, event: Event) -> bool:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
+from session_lint import ir
 from session_lint.checks import rule
 from session_lint.checks.context import Context, certainty, history
 from session_lint.findings import Confidence, Finding, Severity
 from session_lint.flow import result
 from session_lint.flow.result import FunctionFlow, SessionInfo
 from session_lint.flow.state import CLOSED, NONE, OPEN, SessionState
+
+_TEMPORARY = re.compile(r"create\s+(local\s+)?temp(orary)?\s+table", re.IGNORECASE)
 
 
 @rule("SES107", "write-never-committed", Severity.ERROR)
@@ -43,9 +47,20 @@ def _lost(flow: FunctionFlow, info: SessionInfo) -> SessionState | None:
         for way in flow.exits
         if way.error is None and info.identity in way.state.sessions
     ]
-    if any([session.commits or session.handed for session in normal]):
+    if any([session.commits or session.handed for session in normal]) or _makes_temporary_tables(flow):
         return None
     for session in normal:
         if session.dirty and session.transaction in (CLOSED, NONE, OPEN):
             return session
     return None
+
+
+def _makes_temporary_tables(flow: FunctionFlow) -> bool:
+    """Whether the writes may be to tables that end with the connection anyway."""
+    return any(
+        [
+            isinstance(part, ir.Constant) and isinstance(part.value, str) and _TEMPORARY.search(part.value) is not None
+            for statement in ir.statements(flow.reference.function.body)
+            for part in ir.expressions(statement)
+        ]
+    )

@@ -78,7 +78,7 @@ class Calls(DecoratedCalls):
             if isinstance(owner, (Borrowed, Opened, Registry)) and not (
                 isinstance(owner, Registry) and node.path[-1] == "configure"
             ):
-                origin = result.ATTRIBUTE if len(node.path) > 2 else result.SHARED
+                origin = self.origin_of(node.path[:-1])
                 place = self.statement.place if self.statement is not None else ir.NOWHERE
                 state, owner = self.materialise(owner, state, node.path[:-1], place, origin)
             if node.path in state.variables:

@@ -99,7 +99,7 @@ class Evaluation(Conditions):
             self.not_awaited(held, state)
         value = self.lookup(node.path, state)
         if isinstance(value, (Borrowed, Opened)):
-            origin = result.ATTRIBUTE if len(node.path) > 1 else result.SHARED
+            origin = self.origin_of(node.path)
             place = place_of(self.statement)
             return self.materialise(value, state, node.path, place, origin)
         return state, value
@@ -182,8 +182,12 @@ class Evaluation(Conditions):
                 states = [after for before in states for after, _ in self.evaluate(condition, before, outcome)]
         if node.kind == "generator":
             return [(after, None) for after in states]
-        final = [after for before in states for after, _ in self._sequence(node.elements, before, outcome)]
-        return [(after, None) for after in final]
+        # The collection holds what its elements open; which of them is closed when can't be followed.
+        return [
+            (self.hand_over(value, after), None)
+            for before in states
+            for after, value in self._sequence(node.elements, before, outcome, keep=True)
+        ]
 
     def iterate(self, value: Value, state: State, node: ir.Stmt | None, outcome: Outcome) -> Iterator[State]:
         """`for x in value`."""

@@ -233,8 +233,11 @@ class Managers(Starts):
         if manager.kind == "provider" and manager.reference is not None:
             provider = self._provider(manager)
             if provider.commits:
-                state = self._commit_by(state, session, identity, node, outcome, f"{manager.reference.function.name}()")
+                who = f"{manager.reference.function.name}()"
+                state = self._commit_by(state, identity, node, outcome, who, provider.closes_on_error)
                 session = state.sessions[identity]
+            if provider.may_commit:
+                session = session._replace(handed=True)
             if provider.closes:
                 session = session._replace(transaction=CLOSED, owned=False)
             return [state.set(identity, session._replace(begun=0))]
@@ -244,7 +247,7 @@ class Managers(Starts):
         self, manager: Manager, state: State, session: SessionState, identity: Path, node: ir.With, outcome: Outcome
     ) -> list[State]:
         if session.begun == 1:
-            state = self._commit_by(state, session, identity, node, outcome, "the begin() block")
+            state = self._commit_by(state, identity, node, outcome, "the begin() block", manager.kind == "open begin")
             session = state.sessions[identity]
         transaction = CLOSED if manager.kind == "open begin" else NONE
         ended = Mark(node.place, "the begin() block ends the transaction here")
@@ -253,14 +256,16 @@ class Managers(Starts):
         return [state.set(identity, after.mark(ended=ended))]
 
     def _commit_by(
-        self, state: State, session: SessionState, identity: Path, node: ir.With, outcome: Outcome, who: str
+        self, state: State, identity: Path, node: ir.With, outcome: Outcome, who: str, closes: bool
     ) -> State:
         """The end of a block commits: what it commits may be lost, and the commit itself may fail, cleanly."""
+        session = state.sessions[identity]
         if session.transaction in BROKEN and session.witness.swallowed is not None:
             self.event(result.LOST_IN_BLOCK, node.place, identity, who, session)
         clean = session._replace(transaction=NONE, dirty=False, reset=True)
         if session.transaction == OPEN or session.dirty:
-            failed = state.set(identity, clean._replace(transaction=CLOSED, owned=False))
+            over = clean._replace(transaction=CLOSED, owned=False) if closes else clean
+            failed = state.set(identity, over._replace(begun=0))
             outcome.raises.add(failed, Error(errors.DATABASE, node.place, f"the commit of {who}"))
             outcome.raises.add(failed, Error(errors.INTEGRITY, node.place, f"the commit of {who}"))
         return state.set(identity, clean._replace(commits=min(session.commits + 1, 2)))

@@ -41,12 +41,16 @@ from session_lint.flow.values import (
 from session_lint.ir_queries import (
     call_text,
     has_decorator,
+    is_abstract,
     path_of,
 )
 from session_lint.project.modules import ClassRef, FunctionRef
 
 _MAX_DEPTH = 3
 """How deep calls of nested functions are run in place."""
+
+_GIVEN = (Opened, Borrowed, Registry)
+"""What becomes a session of the caller."""
 
 
 class ProjectCalls(ForeignCalls):
@@ -65,6 +69,10 @@ class ProjectCalls(ForeignCalls):
         function = reference.function
         statics = self.project.statics
         bindings = self._bind(callee, arguments)
+        if is_abstract(function) and not (function.is_async and purpose in ("dropped", "attribute")):
+            # Which of its implementations runs can't be seen; what it gives is what its annotation says.
+            called = self.unknown_call(node, arguments, state, outcome, call_text(node), False)
+            return self._giving(self._result(callee, bindings), [after for after, _ in called], node)
         if function.is_generator:
             static = statics.results.returned(reference)
             if isinstance(static, Manager):
@@ -102,18 +110,22 @@ class ProjectCalls(ForeignCalls):
         value = self._result(callee, bindings)
         if contract.returned is not None and given is not None and given in state.sessions:
             value = contract.returned._replace(identity=given)
+        if function.is_async and purpose == "assigned" and touched and not isinstance(value, _GIVEN):
+            return [(after, Coroutine(value, label, node.place, touched[0])) for after in returned]
+        return self._giving(value, returned, node)
+
+    def _giving(self, value: Value, states: list[State], node: ir.Call) -> Pairs:
+        """What a call gives, in each of the states after it."""
         pairs: Pairs = []
-        for after in returned:
+        for after in states:
             if isinstance(value, Opened):
-                after, identity = self.open(value.type, node.place, after, label)
+                after, identity = self.open(value.type, node.place, after, call_text(node))
                 pairs.append((after, Session(identity)))
             elif isinstance(value, Borrowed):
                 path = (*path_of(node.function), "()")
                 pairs.append(self.materialise(value, after, path, node.place, result.ATTRIBUTE))
             elif isinstance(value, Registry):
-                pairs.append(self.materialise(value, after, (label,), node.place, result.AMBIENT))
-            elif function.is_async and purpose == "assigned" and touched:
-                pairs.append((after, Coroutine(value, label, node.place, touched[0])))
+                pairs.append(self.materialise(value, after, (call_text(node),), node.place, result.AMBIENT))
             else:
                 pairs.append((after, value))
         return pairs

@@ -16,6 +16,7 @@ from session_lint.project.modules import FunctionRef
 LOCAL = "local"  # opened here
 PARAMETER = "parameter"  # handed in by the caller
 INJECTED = "injected"  # handed in by a dependency
+CAPTURED = "captured"  # a variable of the function around it
 ATTRIBUTE = "attribute"  # kept by an object
 SHARED = "shared"  # one for the whole process: module level, class level
 AMBIENT = "ambient"  # a scoped_session's current one

@@ -103,6 +103,17 @@ class Variables(Effects):
             enclosing = self.project.enclosing(enclosing)
         return statics.name(self.module, path)
 
+    def origin_of(self, path: Path) -> str:
+        """Where a session comes from that this function reaches without having been given it."""
+        if len(path) > 1:
+            return result.ATTRIBUTE
+        enclosing = self.project.enclosing(self.flow.reference)
+        while enclosing is not None:
+            if self.project.locals(enclosing).get(path[0]) is not None:
+                return result.CAPTURED
+            enclosing = self.project.enclosing(enclosing)
+        return result.SHARED
+
     def attribute(self, value: Value, name: str, path: Path) -> Value:
         if isinstance(value, (Session, Transaction, Query, Registry, Factory, Engine, Generator)):
             if isinstance(value, Session) and name == "sync_session":

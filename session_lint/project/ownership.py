@@ -78,6 +78,8 @@ class Ownership:
             return _worst([owner, self._callers(flow, info)])
         if info.origin in (result.LOCAL, result.PROVIDED, result.ITERATED):
             return Owner(CLEANED, "it is opened here", Confidence.CERTAIN)
+        if info.origin == result.CAPTURED:
+            return self._captured(flow, info)
         if info.origin in (result.PARAMETER, result.ATTRIBUTE):
             return self._callers(flow, info)
         if info.origin == result.AMBIENT:
@@ -92,6 +94,15 @@ class Ownership:
         if provider.ends_on_error:
             return Owner(CLEANED, f"{name} closes it", Confidence.CERTAIN, provider.commits, reference)
         return Owner(EXPOSED, f"{name} does not close it", Confidence.CERTAIN, provider.commits, reference)
+
+    def _captured(self, flow: FunctionFlow, info: SessionInfo) -> Owner:
+        """A session of the function around it is finished by whoever finishes it for that one."""
+        enclosing = self._project.enclosing(flow.reference)
+        outer = self._project.flow(enclosing) if enclosing is not None else None
+        for known in outer.sessions.values() if outer is not None else ():
+            if outer is not None and known.name == info.name:
+                return self.of(outer, known)
+        return _NOBODY
 
     # --------------------------------------------------------------------------------------------- callers
 

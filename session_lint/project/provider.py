@@ -15,7 +15,8 @@ class Provider(NamedTuple):
 
     closes: when the user is done. closes_on_error, ends_on_error: when the user has raised or was cancelled
     (ending is a rollback, which gives the connection back too). swallows: the user's exception ends here.
-    parameters: paths of the sessions that it was given and hands on.
+    parameters: paths of the sessions that it was given and hands on. may_commit: something that can't be seen has had
+    the session before it is handed out, a context manager of somebody else perhaps, and may commit it.
     """
 
     begun: int = 0
@@ -26,6 +27,7 @@ class Provider(NamedTuple):
     swallows: bool = False
     parameters: tuple[Path, ...] = ()
     seen: bool = False
+    may_commit: bool = False
 
 
 UNSEEN = Provider()
@@ -70,4 +72,5 @@ def provider_of(flow: FunctionFlow) -> Provider:
             elif out.error.by_yield:
                 closes_on_error = closes_on_error and closed
                 ends_on_error = ends_on_error and (closed or session.transaction == NONE)
-    return Provider(begun, commits, closes, closes_on_error, ends_on_error, swallows, foreign, True)
+    may_commit = any([event.session.handed for event in yields if event.session is not None])
+    return Provider(begun, commits, closes, closes_on_error, ends_on_error, swallows, foreign, True, may_commit)

@@ -90,7 +90,7 @@ def _split(flow: FunctionFlow, event: Event, by: FunctionFlow, commit: Event) ->
         # A commit() of nothing new is no second half.
         is_writing = other.kind == result.WROTE or (other.kind == result.COMMITTED and other.session.dirty)
         later += [other] if is_writing and other.identity == event.identity else []
-    # What an earlier turn of a loop has written is not what this turn's call completes.
+    # What the turns of a loop write before and after this one are other items.
     before = wrote.place < event.place and any(
         other.kind == result.WROTE and not other.detail and other.place == wrote.place for other in flow.events
     )
@@ -104,7 +104,7 @@ def _split(flow: FunctionFlow, event: Event, by: FunctionFlow, commit: Event) ->
         wrote,
         min(later, key=lambda other: other.place, default=None),
         _undoes(event, wrote.place),
-        before and any(not other.detail for other in later),
+        before and any(not other.detail and other.place > event.place for other in later),
     )
 
 
