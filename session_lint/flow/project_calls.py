@@ -261,7 +261,8 @@ class ProjectCalls(ForeignCalls):
                     if effect.dirty or effect.commits:
                         does = ops.WRITE if effect.dirty else ops.COMMIT
                         session = self.go_on(session, identity, does, Mark(place, f"{label} writes here"))
-                    if effect.witness.lost is not None and session.dirty and not effect.commits:
+                    silent = way.error is None and not effect.commits
+                    if silent and effect.witness.lost is not None and session.dirty:
                         self.event(result.ROLLED_BACK, place, identity, label, session, "callee")
                     composed = compose(session, effect, place, label, contract.reference)
                     if root in splits and effect.commits:
