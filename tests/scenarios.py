@@ -115,11 +115,11 @@ class Scenario:
 def _with_client(scenario: Callable[..., Any], modules: list[types.ModuleType]) -> Program:
     from fastapi import APIRouter, FastAPI
 
-    application = FastAPI()
-    for module in modules:
-        for value in vars(module).values():
-            if isinstance(value, APIRouter):
-                application.include_router(value)
+    values = [value for module in modules for value in vars(module).values()]
+    application = next((value for value in values if isinstance(value, FastAPI)), None) or FastAPI()
+    for value in values:
+        if isinstance(value, APIRouter):
+            application.include_router(value)
 
     @functools.wraps(scenario)
     async def run() -> None:

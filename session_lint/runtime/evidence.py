@@ -24,6 +24,7 @@ class Oracle(str, enum.Enum):
     PARTIAL_COMMIT = "partial commit"
     LOST_WRITE = "write never committed"
     CLOSED_TRANSACTION = "statement in a closed transaction"
+    BEGUN_TWICE = "begin in a begun transaction"
     CONCURRENT_USE = "concurrent use of one session"
     HELD_ACROSS_AWAIT = "connection held across a slow await"
     POOL_EXHAUSTED = "pool exhausted"
@@ -47,8 +48,10 @@ PROVES: Mapping[str, tuple[Oracle, ...]] = {
     "SES102": (*_USED_AGAIN, Oracle.ABORTED_COMMIT),
     "SES103": (Oracle.PARTIAL_COMMIT,),
     "SES104": (Oracle.PARTIAL_COMMIT,),
+    "SES105": (Oracle.PARTIAL_COMMIT,),
     "SES106": (Oracle.CLOSED_TRANSACTION, Oracle.PARTIAL_COMMIT),
     "SES107": (Oracle.LOST_WRITE,),
+    "SES108": (Oracle.BEGUN_TWICE,),
     "SES111": (*_LEFT_BEHIND, Oracle.POISONED_SESSION),
     "SES112": (Oracle.FALSE_SUCCESS,),
     "SES113": (Oracle.POISONED_SESSION,),
@@ -59,8 +62,9 @@ PROVES: Mapping[str, tuple[Oracle, ...]] = {
     "SES203": _LEAK,
     "SES204": _LEAK,
     "SES205": _LEAK,
-    "SES206": _LEAK,
+    "SES206": (*_LEAK, *_USED_AGAIN),
     "SES207": (*_LEAK, Oracle.LOST_WRITE),
+    "SES208": (*_USED_AGAIN, Oracle.CONCURRENT_USE),
     "SES210": _LEAK,
     "SES212": (Oracle.BROKEN_DEPENDENCY,),
     "SES301": (Oracle.NEVER_AWAITED,),

@@ -16,7 +16,7 @@ from typing import Any
 
 from session_lint.runtime.evidence import Evidence
 from session_lint.runtime.faults import Injector, Plan, Step, single_faults, steps
-from session_lint.runtime.oracles import Case, judge
+from session_lint.runtime.oracles import Case, judge, never_awaited
 from session_lint.runtime.probe import Probe
 from session_lint.runtime.recording import Recording
 from session_lint.runtime.tidying import tidy
@@ -85,10 +85,8 @@ class Explorer:
                 if run.error is not None:
                     run.error.__traceback__ = None
                 gc.collect()
-        never_awaited = [str(w.message) for w in caught if "was never awaited" in str(w.message)]
-        if never_awaited and step is None:
-            case = Case(Recording(), self.probe.observers, never_awaited=never_awaited)
-            run.evidence += judge(case)
+        if step is None:
+            run.evidence += [evidence for warning in caught if (evidence := never_awaited(warning))]
         tidy(recording, self.probe.observers)
         return run
 

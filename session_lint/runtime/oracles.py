@@ -6,15 +6,17 @@ collector, which would hide most of this at some later moment, decides nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+import re
+import warnings
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 
 from sqlalchemy import exc
 
 from session_lint.runtime.drivers import backend_pid, sqlstate
 from session_lint.runtime.evidence import Evidence, Oracle, places
 from session_lint.runtime.observer import IDLE_IN_TRANSACTION, Observers
-from session_lint.runtime.places import Frames
+from session_lint.runtime.places import Frames, Place, about_to_call, is_users, raised
 from session_lint.runtime.probe import CLOSING
 from session_lint.runtime.recording import ConnectionUse, Kind, Operation, Recording, SessionRecord
 
@@ -31,7 +33,6 @@ class Case:
     error: BaseException | None = None
     fault: str = ""
     baseline: Recording | None = None
-    never_awaited: Sequence[str] = field(default_factory=tuple)
     slow: float = SLOW
 
 
@@ -264,10 +265,12 @@ def exceptions(case: Case) -> Iterator[Evidence]:
     """Runs that end in an exception which says by itself what is wrong."""
     for error in chain(case.error):
         text = str(error)
-        frames = [o.frames for o in case.recording.operations]
+        frames = [raised(error), *(o.frames for o in case.recording.operations)]
         opened = next((s.opened for s in reversed(case.recording.sessions)), None)
         if isinstance(error, exc.InvalidRequestError) and "closed transaction inside context manager" in text:
             yield _evidence(case, Oracle.CLOSED_TRANSACTION, text.splitlines()[0][:120], opened, frames)
+        elif isinstance(error, exc.InvalidRequestError) and any([words in text for words in _BEGUN]):
+            yield _evidence(case, Oracle.BEGUN_TWICE, text.splitlines()[0][:120], opened, frames)
         elif isinstance(error, exc.TimeoutError):
             yield _evidence(case, Oracle.POOL_EXHAUSTED, text.splitlines()[0][:120], opened, frames)
         elif type(error).__name__ == "IllegalStateChangeError":  # of SQLAlchemy 2.0 and later
@@ -275,7 +278,11 @@ def exceptions(case: Case) -> Iterator[Evidence]:
         elif isinstance(error, RuntimeError) and "generator didn't stop" in text:
             yield _evidence(case, Oracle.BROKEN_GENERATOR, f"RuntimeError: {text}", opened, frames)
         elif isinstance(error, TypeError) and "GeneratorContextManager" in text and not case.recording.uses:
+            frames.append(about_to_call(error))
             yield _evidence(case, Oracle.BROKEN_DEPENDENCY, f"TypeError: {text}", opened, frames, checkouts=0)
+
+
+_BEGUN = ("transaction is already begun on this Session", "already initialized a SQLAlchemy Transaction")
 
 
 def concurrent_uses(case: Case) -> Iterator[Evidence]:
@@ -296,10 +303,20 @@ def slow_waits(case: Case) -> Iterator[Evidence]:
                             [wait.frames, wait.use.opened])  # fmt: skip
 
 
-def never_awaited(case: Case) -> Iterator[Evidence]:
-    """Python says that a coroutine was dropped before it ran."""
-    for text in case.never_awaited:
-        yield _evidence(case, Oracle.NEVER_AWAITED, text, None, case.recording.frames())
+def never_awaited(warning: warnings.WarningMessage) -> Evidence | None:
+    """Python says that a coroutine was dropped before it ran, and where."""
+    text = str(warning.message)
+    if "was never awaited" not in text:
+        return None
+    made = [Place(path, int(line), name) for path, line, name in _MADE.findall(text) if is_users(path)]
+    if not made and not is_users(warning.filename):
+        return None
+    place = made[-1] if made else Place(warning.filename, warning.lineno, "")
+    return Evidence(Oracle.NEVER_AWAITED, text.splitlines()[0], place, frozenset({place}))
+
+
+_MADE = re.compile(r'^ *File "(.*)", line (\d+), in (.*)$', re.MULTILINE)
+"""Where the coroutine was made, if Python was asked to remember that; else the place where it was dropped has to do."""
 
 
 def chain(error: BaseException | None) -> Iterator[BaseException]:
@@ -326,5 +343,4 @@ _ORACLES = (
     exceptions,
     concurrent_uses,
     slow_waits,
-    never_awaited,
 )

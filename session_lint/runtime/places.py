@@ -7,6 +7,7 @@ The walk goes on in the greenlet that drives it, where the coroutines of the use
 from __future__ import annotations
 
 import asyncio
+import inspect
 import os
 import sys
 import sysconfig
@@ -14,7 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import CodeType, FrameType
-from typing import Any
+from typing import Any, NamedTuple
 
 try:
     from greenlet import getcurrent  # type: ignore[import-untyped,unused-ignore]
@@ -37,12 +38,23 @@ class Place:
         return f"{shown(self.path)}:{self.line} in {self.function}"
 
 
+class Origin(NamedTuple):
+    """Whoever called a coroutine function whose coroutine became a task of its own: his frame may be gone."""
+
+    co_filename: str
+    co_name: str
+
+
+Code = CodeType | Origin
+Raw = list[tuple[Code, int]]
+
+
 class Frames:
     """The user's frames at one moment, innermost first; made into places only when somebody looks."""
 
     __slots__ = ("_places", "_raw", "through")
 
-    def __init__(self, raw: list[tuple[CodeType, int]], through: str) -> None:
+    def __init__(self, raw: Raw, through: str) -> None:
         """through: SQLAlchemy's function that was called from outside of it, such as `close` or `__exit__`."""
         self._raw = raw
         self._places: tuple[Place, ...] | None = None
@@ -110,7 +122,7 @@ def is_users(path: str) -> bool:
 
 def here(skip: int = 1, deepest: int = _DEEPEST) -> Frames:
     """The user's frames now. skip: frames of the shim itself. deepest: look for that many of the user's."""
-    found: list[tuple[CodeType, int]] = []
+    found: Raw = []
     owners = _owners
     through = ""
     frame: FrameType | None = sys._getframe(skip)
@@ -119,7 +131,7 @@ def here(skip: int = 1, deepest: int = _DEEPEST) -> Frames:
         while frame is not None:
             code = frame.f_code
             if code is _LOOP:  # what started the event loop has not called this
-                return Frames(found, through)
+                return Frames(found + _origin() if deepest > 1 else found, through)
             owner = owners[code.co_filename]
             if owner == _USERS:
                 found.append((code, frame.f_lineno))
@@ -137,9 +149,42 @@ def here(skip: int = 1, deepest: int = _DEEPEST) -> Frames:
     return Frames(found, through)
 
 
+def _origin() -> Raw:
+    """Who made this task's coroutine; Python knows if `sys.set_coroutine_origin_tracking_depth()` was asked to."""
+    task = asyncio.current_task()
+    made = getattr(task.get_coro(), "cr_origin", None) if task is not None else None
+    return [(Origin(name, function), line) for name, line, function in made or () if is_users(name)]
+
+
+def about_to_call(error: BaseException) -> Frames:
+    """The functions, as yet not called, of the dependencies and the handler in FastAPI's frames of an exception."""
+    found: Raw = []
+    trace = error.__traceback__
+    while trace is not None:
+        for value in tuple(trace.tb_frame.f_locals.values()):
+            if type(value).__name__ == "Dependant":
+                code = getattr(inspect.unwrap(value.call), "__code__", None) if callable(value.call) else None
+                if code is not None and is_users(code.co_filename):
+                    found.append((code, code.co_firstlineno))
+        trace = trace.tb_next
+    return Frames(found[::-1], "")
+
+
+def raised(error: BaseException) -> Frames:
+    """The user's frames that an exception has passed, innermost first."""
+    found: Raw = []
+    trace = error.__traceback__
+    while trace is not None:
+        code = trace.tb_frame.f_code
+        if is_users(code.co_filename):
+            found.append((code, trace.tb_lineno))
+        trace = trace.tb_next
+    return Frames(found[::-1], "")
+
+
 def waiting(task: Any) -> tuple[Frames, bool]:
     """The user's frames in which a suspended task waits, innermost first, and whether it waits for SQLAlchemy."""
-    found: list[tuple[CodeType, int]] = []
+    found: Raw = []
     library = False
     for frame in _suspended(task.get_coro()):
         code = frame.f_code
@@ -172,5 +217,5 @@ def shown(path: str) -> str:
         return path
 
 
-def _function(code: CodeType) -> str:
+def _function(code: Code) -> str:
     return getattr(code, "co_qualname", code.co_name).replace(".<locals>", "")

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import os
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -86,6 +87,8 @@ class Probe:
             for name in names.split():
                 event.listen(target, name, self._guarded(getattr(self, f"_{name}")))
         self._wrap_init()
+        if self._thorough:
+            sys.set_coroutine_origin_tracking_depth(1)
         if hasattr(os, "register_at_fork"):
             # The connections of a parent are not the child's to judge.
             os.register_at_fork(after_in_child=self._forget)

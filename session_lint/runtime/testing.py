@@ -18,8 +18,8 @@ from session_lint.runtime.evidence import LIFETIME, Evidence, Oracle
 from session_lint.runtime.faults import POINTS, Injector, Step, single_faults
 from session_lint.runtime.interleaving import Interleaver, Program
 from session_lint.runtime.observer import Observers
-from session_lint.runtime.oracles import Case, judge
-from session_lint.runtime.places import Frames, Place, is_users
+from session_lint.runtime.oracles import Case, judge, never_awaited
+from session_lint.runtime.places import Frames, Place
 from session_lint.runtime.probe import Probe
 from session_lint.runtime.recording import Operation, Recording
 from session_lint.runtime.report import RunReport
@@ -233,12 +233,10 @@ class Watch:
 
     @pytest.hookimpl
     def pytest_warning_recorded(self, warning_message: Any, nodeid: str) -> None:
-        """Python warns when a coroutine is dropped; where the warning points is where that happened."""
-        text = str(warning_message.message)
-        if "was never awaited" in text and is_users(warning_message.filename):
-            place = Place(warning_message.filename, warning_message.lineno, "")
-            first = text.splitlines()[0]
-            self.report.add(Evidence(Oracle.NEVER_AWAITED, first, place, frozenset({place}), test=nodeid))
+        """Python warns when a coroutine is dropped."""
+        evidence = never_awaited(warning_message)
+        if evidence is not None:
+            self.report.add(replace(evidence, test=nodeid))
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:

@@ -10,6 +10,7 @@ import functools
 import tokenize
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from session_lint.findings import Affected, Finding, Verdict
@@ -66,17 +67,22 @@ def judge(findings: Sequence[Finding], others: Iterable[Finding], files: Iterabl
     known = {id(evidence) for each in judged for evidence in each.evidence}
     for finding in others:
         known.update(id(evidence) for evidence in _matching(finding.code, _functions(finding), report))
-    for finding in findings:
+    for finding, each in zip(findings, judged, strict=True):
         # The same session in another state: whoever reads the finding looks at the place that opened it.
         functions = _functions(finding)
-        known.update(id(e) for e in report.evidence if e.opened and _within(e.opened, functions))
+        opened = {e.opened for e in each.evidence if e.opened}
+        known.update(
+            id(e)
+            for e in report.evidence
+            if e.opened and (_within(e.opened, functions) or (e.opened in opened and _inside(e, functions)))
+        )
     checked = set(files)
     missed: dict[tuple[object, ...], Evidence] = {}
     for evidence in report.evidence:
         places = {shown(place.path) for place in evidence.places}
         if id(evidence) not in known and places & checked and any([evidence.oracle in o for o in PROVES.values()]):
             missed.setdefault((evidence.oracle, evidence.opened), evidence)
-    said = {(evidence.oracle, evidence.opened) for each in judged for evidence in each.evidence}
+    said = {(e.oracle, e.opened) for e in report.evidence if id(e) in known}
     return Verdicts(judged, tuple(e for key, e in missed.items() if key not in said), report)
 
 
@@ -109,7 +115,10 @@ Functions = list[tuple[str, Lines]]
 
 
 def _functions(finding: Finding) -> Functions:
-    return [(finding.path, _lines(finding.path, finding.function, finding.line))]
+    """Where evidence of it is looked for: in its function. What a module makes is seen only where functions use it."""
+    affected = () if finding.function else finding.affects
+    places = [(finding.path, finding.function, finding.line), *((a.path, a.function, a.line) for a in affected)]
+    return [(path, _lines(path, function, line)) for path, function, line in places]
 
 
 def _matching(code: str, functions: Functions, report: RunReport) -> Iterable[Evidence]:
@@ -133,7 +142,7 @@ def _lines(path: str, function: str, line: int) -> Lines:
     """The lines of the function of this name around a line; all of the file for code outside of functions."""
     if not function:
         return range(1, 1 << 30)
-    spans = [span for name, span in _definitions(path) if name == function]
+    spans = [span for name, span in _definitions(str(Path(path).resolve())) if name == function]
     return next((span for span in spans if line in span), spans[0] if spans else range(line, line + 1))
 
 

@@ -1,27 +1,16 @@
-"""One probe for all tests of the shim: SQLAlchemy's hooks are for the whole process."""
+"""What the tests of the shim share."""
 
 from __future__ import annotations
 
-import functools
 from pathlib import Path
 
 import pytest
 from children import Run, run_in
+from probing import probe
 
 from session_lint.runtime.postgres import PostgresServer
-from session_lint.runtime.probe import Probe
 
-
-@functools.cache
-def the_probe() -> Probe:
-    probe = Probe(thorough=True)
-    probe.start()
-    return probe
-
-
-@pytest.fixture
-def probe() -> Probe:
-    return the_probe()
+__all__ = ["probe"]
 
 
 @pytest.fixture

@@ -55,6 +55,11 @@ class Statistics(Base):
     order: Mapped[int]
 
 
+class AuditEntry(Base):
+    __tablename__ = "audit"
+    action: Mapped[str]
+
+
 class Event(Base):
     __tablename__ = "events"
     text: Mapped[str]
