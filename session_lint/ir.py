@@ -10,7 +10,6 @@ All nodes are named tuples: immutable, cheap to build, and they turn into plain 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import NamedTuple, Union
 
 Place = tuple[int, int, int, int]
@@ -399,12 +398,18 @@ def from_plain(value: object) -> object:
     return value if kind in _LEAVES else tuple([from_plain(field) for field in value])
 
 
-def statements(body: tuple[Stmt, ...]) -> Iterator[Stmt]:
+def statements(body: tuple[Stmt, ...]) -> list[Stmt]:
     """All statements below `body`, in source order, without those of nested definitions."""
+    found: list[Stmt] = []
     for statement in body:
-        yield statement
-        for block in blocks(statement):
-            yield from statements(block)
+        found.append(statement)
+        if type(statement) in _COMPOUND:
+            for block in blocks(statement):
+                found += statements(block)
+    return found
+
+
+_COMPOUND: frozenset[type] = frozenset((If, While, For, Try, With, Match))
 
 
 def blocks(statement: Stmt) -> tuple[tuple[Stmt, ...], ...]:
@@ -420,21 +425,30 @@ def blocks(statement: Stmt) -> tuple[tuple[Stmt, ...], ...]:
     return ()
 
 
-def expressions(node: object) -> Iterator[Expr]:
+def expressions(node: object) -> list[Expr]:
     """All expressions below a statement or expression (not into nested definitions and lambdas), outermost first."""
-    if isinstance(node, (Function, Class)):
-        return
+    found: list[Expr] = []
     if isinstance(node, tuple):
-        if type(node) in _EXPRESSIONS:
-            yield node  # type: ignore[misc]
-            if type(node) is Name or type(node) is Lambda:
-                return
-        for field in node:
-            if isinstance(field, tuple):
-                yield from expressions(field)
+        _add_expressions(node, found)
+    return found
+
+
+def _add_expressions(node: tuple[object, ...], found: list[Expr]) -> None:
+    # A list rather than a generator: one that recurses hands every node up through all levels.
+    kind = type(node)
+    if kind in _EXPRESSIONS:
+        found.append(node)  # type: ignore[arg-type]
+        if kind in _CHILDLESS:
+            return
+    elif kind is Function or kind is Class:
+        return
+    for field in node:
+        if isinstance(field, tuple) and field and not (type(field) is tuple and type(field[0]) is int):  # no place
+            _add_expressions(field, found)
 
 
 _EXPRESSIONS = frozenset(_NODES[:2] + _NODES[3:18]) - {Generator}
+_CHILDLESS = frozenset((Name, Constant, Lambda))
 
 
 def within(place: Place, around: Place) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import get_args
 
 from session_lint import ir
@@ -80,8 +80,8 @@ def attributes_in(function: ir.Function) -> set[str]:
     return found
 
 
-def bound_names(statement: ir.Stmt) -> Iterator[str]:
-    """The plain names that a statement binds."""
+def bound_names(statement: ir.Stmt, nodes: list[ir.Expr] | None = None) -> Iterator[str]:
+    """The plain names that a statement binds. nodes: its own expressions, where they are known already."""
     targets: tuple[ir.Expr | None, ...] = ()
     if isinstance(statement, ir.Assign):
         targets = statement.targets
@@ -97,7 +97,7 @@ def bound_names(statement: ir.Stmt) -> Iterator[str]:
         for path in bound_paths(target):
             if len(path) == 1:
                 yield path[0]
-    for node in own_expressions(statement):
+    for node in own_expressions(statement) if nodes is None else nodes:
         if isinstance(node, ir.Walrus):
             yield node.target.path[0]
 
@@ -130,27 +130,25 @@ def is_abstract(function: ir.Function) -> bool:
     return isinstance(raised, ir.Name) and raised.path[-1] == "NotImplementedError"
 
 
-def own_expressions(statement: ir.Stmt) -> Iterable[ir.Expr]:
+def own_expressions(statement: ir.Stmt) -> list[ir.Expr]:
     """The expressions of a statement, without those of the statements in its blocks."""
+    found: list[ir.Expr] = []
     for field in statement:
-        if isinstance(field, tuple):
-            if type(field) is tuple:
-                for item in field:
-                    if isinstance(item, ir.WithItem):
-                        yield from ir.expressions(item)
-                    elif isinstance(item, ir.Handler):
-                        if item.type is not None:
-                            yield from ir.expressions(item.type)
-                    elif isinstance(item, ir.Case):
-                        if item.guard is not None:
-                            yield from ir.expressions(item.guard)
-                    elif isinstance(item, tuple) and not isinstance(item, _STATEMENTS):
-                        yield from ir.expressions(item)
-            elif not isinstance(field, _STATEMENTS):
-                yield from ir.expressions(field)
+        kind = type(field)
+        if kind is tuple:
+            for item in field:
+                if isinstance(item, ir.Handler):
+                    found += ir.expressions(item.type)
+                elif isinstance(item, ir.Case):
+                    found += ir.expressions(item.guard)
+                elif type(item) not in _STATEMENTS:
+                    found += ir.expressions(item)
+        elif kind not in _STATEMENTS:
+            found += ir.expressions(field)
+    return found
 
 
-_STATEMENTS: tuple[type, ...] = get_args(ir.Stmt)
+_STATEMENTS: frozenset[type] = frozenset(get_args(ir.Stmt))
 
 
 def decorator_name(decorator: ir.Expr) -> str:

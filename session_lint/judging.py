@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from session_lint.checks import all_rules
+from session_lint.checks import Rule, all_rules
 from session_lint.checks.context import Context
 from session_lint.project.link import Project
 from session_lint.project.modules import Module
@@ -32,7 +32,8 @@ def judge(
         if file.path in trees
     }
     project = Project(list(modules.values()), settings)
-    results = {path: _judge(project, modules[path], trees[path], settings) for path in wanted}
+    rules = list(all_rules().values())
+    results = {path: _judge(project, modules[path], trees[path], rules, settings) for path in wanted}
     names = _Names(files, project)
     return {path: result._replace(notes=names.notes(modules[path])) for path, result in results.items()}
 
@@ -86,10 +87,10 @@ def _nearness(module: Module, near: Module) -> tuple[int, int]:
     return shared, len(ours)
 
 
-def _judge(project: Project, module: Module, tree: Tree, settings: Settings) -> FileResult:
+def _judge(project: Project, module: Module, tree: Tree, rules: Iterable[Rule], settings: Settings) -> FileResult:
     context = Context(project, module, settings)
     found: list[Finding] = []
-    for rule in all_rules().values():
+    for rule in rules:
         context.code, context.name, context.severity = rule.code, rule.name, rule.severity
         found += rule.check(context)
     for reference, text in project.failures:

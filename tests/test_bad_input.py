@@ -76,6 +76,8 @@ DEEP = {
     + "".join(f"{' ' * depth}def f(session):\n" for depth in range(90))
     + " " * 90
     + "session.commit()\n",
+    "callers": IMPORT
+    + "".join(f"def f{n}(s: Session):\n    f{(n + 1) % 1_400}(s)\n    s.commit()\n" for n in range(1_400)),
     "withs": GOOD
     + "".join(f"{' ' * depth}with Session() as s:\n" for depth in range(4, 19))
     + " " * 19

@@ -100,11 +100,11 @@ class Calls(DecoratedCalls):
 
     def _arguments(self, node: ir.Call, state: State, outcome: Outcome, calm: bool) -> list[tuple[State, Arguments]]:
         pairs: list[tuple[State, Arguments]] = [(state, ())]
-        for argument in node.arguments:
+        for name, node_of_value in node.arguments:
             pairs = [
-                (after, (*known, (argument.name, value, argument.value)))
+                (after, (*known, (name, value, node_of_value)))
                 for before, known in pairs
-                for after, value in self.evaluate(argument.value, before, outcome, "item", calm)
+                for after, value in self.evaluate(node_of_value, before, outcome, "item", calm)
             ]
             if len(pairs) > 1:
                 unique = {
@@ -123,6 +123,10 @@ class Calls(DecoratedCalls):
         purpose: str,
         calm: bool,
     ) -> Pairs:
+        if callee is None:
+            if self._passes_on(node):
+                return self.decorated_call(Decorated(call_text(node)), node, arguments, state, outcome, purpose)
+            return self.foreign_call(None, node, arguments, state, outcome, purpose, calm)
         if isinstance(callee, Method):
             return self._method(callee, node, arguments, state, outcome, purpose)
         if isinstance(callee, (SessionClass, Factory)):
@@ -144,13 +148,11 @@ class Calls(DecoratedCalls):
             return self.nested_function(callee, node, arguments, state, outcome, purpose)
         if isinstance(callee, ClassValue):
             return [(state, self.construct(callee.reference, arguments))]
-        if callee is None and self._passes_on(node):
-            return self.decorated_call(Decorated(call_text(node)), node, arguments, state, outcome, purpose)
         return self.foreign_call(callee, node, arguments, state, outcome, purpose, calm)
 
     def _passes_on(self, node: ir.Call) -> bool:
         """`function(*args, **kwargs)` of a parameter: the function is called for somebody else."""
-        if not isinstance(node.function, ir.Name) or len(node.function.path) != 1:
+        if not isinstance(node.function, ir.Name) or len(node.function.path) != 1 or not node.arguments:
             return False
         kinds = {parameter.name: parameter.kind for parameter in self.function.parameters}
         return kinds.get(node.function.path[0]) == "positional" and any(

@@ -76,7 +76,7 @@ class Conditions(Managers):
         """Whether a plain variable decides more than once, and is not set in between."""
         if self._questions is None:
             self._questions = {}
-            for statement in ir.statements(self.function.body):
+            for statement in self.project.table.bodies.statements(self.function.body):
                 test = statement.test if isinstance(statement, (ir.If, ir.While)) else None
                 for part in ir.expressions(test) if test is not None else ():
                     if isinstance(part, ir.Name) and len(part.path) == 1:

@@ -20,7 +20,7 @@ from session_lint.flow.values import (
     Truth,
     Value,
 )
-from session_lint.ir_queries import decorator_name, own_expressions
+from session_lint.ir_queries import decorator_name
 from session_lint.project import shapes
 from session_lint.project.modules import ClassRef, FunctionRef
 
@@ -34,7 +34,7 @@ def entry_states(interpreter: Effects, begun: int, constants: dict[str, Value]) 
     state = State({}, {})
     optional: Path | None = None
     usage = statics.usage(interpreter.flow.reference)
-    prefixes = {used[:1] for used in usage} | _passed(interpreter.function)
+    prefixes = {used[:1] for used in usage} | _passed(interpreter.project.table.bodies.calls(interpreter.function.body))
     injected = interpreter.project.decorators.injected(interpreter.flow.reference)
     decorators = [decorator_name(decorator) for decorator in interpreter.function.decorators]
     for index, parameter in enumerate(interpreter.function.parameters):
@@ -70,16 +70,9 @@ def entry_states(interpreter: Effects, begun: int, constants: dict[str, Value]) 
     return [state, state.bind(optional, Const(None))]
 
 
-def _passed(function: ir.Function) -> set[Path]:
-    """The plain names that the function hands to others."""
-    return {
-        argument.value.path
-        for statement in ir.statements(function.body)
-        for node in own_expressions(statement)
-        if isinstance(node, ir.Call)
-        for argument in node.arguments
-        if isinstance(argument.value, ir.Name)
-    }
+def _passed(calls: list[ir.Call]) -> set[Path]:
+    """The plain names that the calls hand to others."""
+    return {argument.value.path for call in calls for argument in call.arguments if isinstance(argument.value, ir.Name)}
 
 
 def _session_parameter(

@@ -54,13 +54,16 @@ class Evaluation(Conditions):
         purpose: what becomes of the value ("dropped", "assigned", "returned", "awaited", "with", ...).
         calm: a failure of its calls is not worth a way out, as in `raise HTTPException(...)`.
         """
-        if node is None or isinstance(node, ir.Constant):
-            value = node.value if node is not None else None
-            return [(state, Const(value) if value is None or value is True or value is False else None)]
+        # The most frequent kinds first.
         if isinstance(node, ir.Name):
             return [self._name(node, state)]
         if isinstance(node, ir.Call):
             return self.call(node, state, outcome, purpose, calm)
+        if node is None or isinstance(node, ir.Constant):
+            value = node.value if node is not None else None
+            return [(state, Const(value) if value is None or value is True or value is False else None)]
+        if isinstance(node, ir.Opaque):
+            return [(after, None) for after, _ in self._sequence(node.parts, state, outcome)]
         if isinstance(node, ir.Await):
             return self._await(node, state, outcome)
         if isinstance(node, ir.Attribute):
@@ -88,17 +91,15 @@ class Evaluation(Conditions):
             return self._comprehension(node, state, outcome)
         if isinstance(node, ir.Collection):
             return self._sequence(node.items, state, outcome, keep=node.kind in ("tuple", "list"))
-        if isinstance(node, ir.Subscript):
-            pairs = self._sequence((node.base, *node.items), state, outcome)
-            return [(after, None) for after, _ in pairs]
-        return [(after, None) for after, _ in self._sequence(node.parts, state, outcome)]
+        return [(after, None) for after, _ in self._sequence((node.base, *node.items), state, outcome)]
 
     def _name(self, node: ir.Name, state: State) -> tuple[State, Value]:
-        held = state.variables.get(node.path[:1])
-        if len(node.path) > 1 and isinstance(held, Coroutine) and node.path[1] not in ops.OF_COROUTINES:
-            self.not_awaited(held, state)
+        if len(node.path) > 1:
+            held = state.variables.get(node.path[:1])
+            if isinstance(held, Coroutine) and node.path[1] not in ops.OF_COROUTINES:
+                self.not_awaited(held, state)
         value = self.lookup(node.path, state)
-        if isinstance(value, (Borrowed, Opened)):
+        if value is not None and isinstance(value, (Borrowed, Opened)):
             origin = self.origin_of(node.path)
             place = place_of(self.statement)
             return self.materialise(value, state, node.path, place, origin)

@@ -20,13 +20,16 @@ class Raises:
         self._pairs: dict[object, tuple[State, Error]] = {}
 
     def add(self, state: State, error: Error) -> None:
-        key = (state.key, error.kind, error.by_yield)
-        if key not in self._pairs and len(self._pairs) < self.LIMIT:
-            self._pairs[key] = (state, error)
+        if len(self._pairs) < self.LIMIT:
+            self._pairs.setdefault((state.key, error.kind, error.by_yield), (state, error))
 
     def update(self, other: Raises) -> None:
-        for state, error in other:
-            self.add(state, error)
+        # Every statement hands its exceptions up through all blocks around it, so this works on the ready keys.
+        known = self._pairs
+        for key, pair in other._pairs.items():
+            if len(known) >= self.LIMIT:
+                return
+            known.setdefault(key, pair)
 
     def groups(self) -> list[tuple[Error, list[State]]]:
         """By kind of error; the first error stands for its kind."""
@@ -51,8 +54,8 @@ class Returns:
         self._entries.setdefault((state.key, value, place), (state, value, place))
 
     def update(self, other: Returns) -> None:
-        for state, value, place in other:
-            self.add(state, value, place)
+        for key, entry in other._entries.items():
+            self._entries.setdefault(key, entry)
 
     def groups(self) -> list[tuple[Value, ir.Place, list[State]]]:
         groups: dict[object, tuple[Value, ir.Place, list[State]]] = {}
@@ -78,8 +81,10 @@ class Outcome:
 
     def jumps(self, other: Outcome) -> None:
         """Take over all ways out of `other` but the normal one."""
-        self.breaks.update(other.breaks)
-        self.continues.update(other.continues)
+        if other.breaks:
+            self.breaks.update(other.breaks)
+        if other.continues:
+            self.continues.update(other.continues)
         self.returns.update(other.returns)
         self.raises.update(other.raises)
 

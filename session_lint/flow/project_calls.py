@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from session_lint import ir
 from session_lint.flow import operations as ops
 from session_lint.flow import result
-from session_lint.flow.contracts import Contract, compose
+from session_lint.flow.contracts import Contract, compose, marks_of
 from session_lint.flow.errors import Error
 from session_lint.flow.foreign_calls import ForeignCalls
 from session_lint.flow.outcome import Outcome
@@ -46,6 +47,9 @@ from session_lint.ir_queries import (
 )
 from session_lint.project.modules import ClassRef, FunctionRef
 
+if TYPE_CHECKING:
+    from session_lint.project.link import Project
+
 _MAX_DEPTH = 3
 """How deep calls of nested functions are run in place."""
 
@@ -55,6 +59,10 @@ _GIVEN = (Opened, Borrowed, Registry)
 
 class ProjectCalls(ForeignCalls):
     """Applies calls of functions and classes that the project defines."""
+
+    def __init__(self, project: Project, reference: FunctionRef, depth: int) -> None:
+        super().__init__(project, reference, depth)
+        self._handings: set[result.Handing] = set()
 
     def run_block(self, body: Iterable[ir.Stmt], states: States, outcome: Outcome) -> None:
         """Run statements one after the other; what falls through is added to outcome.normal."""
@@ -209,7 +217,8 @@ class ProjectCalls(ForeignCalls):
     def _note_handing(self, callee: FunctionRef, place: ir.Place, handed: dict[Path, Path]) -> None:
         if handed:
             handing = result.Handing(callee, place, tuple(sorted(handed.items())))
-            if handing not in self.flow.calls:
+            if handing not in self._handings:
+                self._handings.add(handing)
                 self.flow.calls.append(handing)
 
     def _roots(
@@ -243,12 +252,8 @@ class ProjectCalls(ForeignCalls):
                 state = state.set(identity, checked)
         for root in contract.begins & identities.keys():
             self.begin(state, identities[root], place, label)
-        states = []
-        always = {
-            root
-            for root in contract.roots
-            if all([dict(way.sessions).get(root, SessionState()).commits for way in contract.ways if way.error is None])
-        }
+        states: dict[object, State] = {}
+        marks = marks_of(place, label)
         splits = {root for root in contract.committed & identities.keys() if state.sessions[identities[root]].dirty}
         for root in splits:
             self.event(result.SPLIT, place, identities[root], label, state.sessions[identities[root]])
@@ -260,11 +265,11 @@ class ProjectCalls(ForeignCalls):
                     session = after.sessions[identity]
                     if effect.dirty or effect.commits:
                         does = ops.WRITE if effect.dirty else ops.COMMIT
-                        session = self.go_on(session, identity, does, Mark(place, f"{label} writes here"))
+                        session = self.go_on(session, identity, does, marks.writes)
                     silent = way.error is None and not effect.commits
                     if silent and effect.witness.lost is not None and session.dirty:
                         self.event(result.ROLLED_BACK, place, identity, label, session, "callee")
-                    composed = compose(session, effect, place, label, contract.reference)
+                    composed = compose(session, effect, marks, contract.reference)
                     if root in splits and effect.commits:
                         composed = composed.mark(split=Mark(place, f"{label} commits them here"))
                     after = after.set(identity, composed)
@@ -277,16 +282,15 @@ class ProjectCalls(ForeignCalls):
                             identity,
                             label,
                             after.sessions[identity],
-                            "callee" if root in always else "callee, perhaps",
+                            "callee" if root in contract.commits_always else "callee, perhaps",
                         )
                     elif effect.dirty:
                         self.event(result.WROTE, place, identity, label, after.sessions[identity], "callee")
             if way.error is None:
-                states.append(after)
+                states[after.key] = after
             else:
                 outcome.raises.add(after, Error(way.error, place, label))
-        unique = {after.key: after for after in states}
-        return list(unique.values())
+        return list(states.values())
 
     def _root(
         self, root: Path, contract: Contract, bindings: dict[str, Value], receiver: Value, state: State, place: ir.Place

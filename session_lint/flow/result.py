@@ -130,6 +130,8 @@ class FunctionFlow:
     direct: set[Path] = field(default_factory=set)
     begins: dict[Path, Mark] = field(default_factory=dict)
     unresolved: bool = False
+    open_ways: dict[Path, list[Exit]] = field(default_factory=dict)
+    """See `call_graph.open_ways`, which keeps its answers here."""
 
     @property
     def name(self) -> str:

@@ -86,47 +86,62 @@ class SessionState(NamedTuple):
 
     def mark(self, **marks: Mark | None) -> SessionState:
         changes: dict[str, Any] = dict(marks)
-        return self._replace(witness=self.witness._replace(**changes))
+        return SessionState(*self[:10], self.witness._replace(**changes))
 
     def failing(self, place: ir.Place, text: str, causes: tuple[Cause, ...] = ()) -> SessionState:
         """The session after something has failed, which nobody has caught yet."""
-        failed = Mark(place, text)
-        return self._replace(witness=self.witness._replace(failed=failed, swallowed=None, causes=causes))
+        opened, wrote, used, _, _, ended, again, lost, split, _ = self.witness
+        witness = Witness(opened, wrote, used, Mark(place, text), None, ended, again, lost, split, causes)
+        return SessionState(*self[:10], witness)
 
 
 class State:
     """Variables and sessions. Never changed in place: every operation gives a new one."""
 
-    __slots__ = ("_key", "sessions", "thrown", "variables")
+    __slots__ = ("_key", "_variables_key", "sessions", "thrown", "variables")
 
-    def __init__(self, variables: dict[Path, Value], sessions: dict[Path, SessionState], thrown: bool = False) -> None:
+    def __init__(
+        self,
+        variables: dict[Path, Value],
+        sessions: dict[Path, SessionState],
+        thrown: bool = False,
+        variables_key: frozenset[tuple[Path, Value]] | None = None,
+    ) -> None:
         self.variables = variables
         self.sessions = sessions
         self.thrown = thrown
         """Whether an exception was thrown into the generator at its yield and swallowed."""
+        self._variables_key = variables_key
+        """Handed on by whatever leaves the variables as they are: values are deep, and slow to hash."""
         self._key: object = None
 
     @property
     def key(self) -> object:
         if self._key is None:
+            if self._variables_key is None:
+                self._variables_key = frozenset(self.variables.items())
             sessions = frozenset([(identity, session.key) for identity, session in self.sessions.items()])
-            self._key = (frozenset(self.variables.items()), sessions, self.thrown)
+            self._key = (self._variables_key, sessions, self.thrown)
         return self._key
 
     def bind(self, path: Path, value: Value) -> State:
         """Give a variable a value; what hung below its old value is forgotten."""
-        if value is None and not any([known[: len(path)] == path for known in self.variables]):
+        length = len(path)
+        below = [known for known in self.variables if known[:length] == path]
+        if value is None and not below:
             return self
-        variables = {known: old for known, old in self.variables.items() if known[: len(path)] != path}
+        variables = self.variables.copy()
+        for known in below:
+            del variables[known]
         if value is not None:
             variables[path] = value
         return State(variables, self.sessions, self.thrown)
 
     def set(self, identity: Path, session: SessionState) -> State:
-        return State(self.variables, {**self.sessions, identity: session}, self.thrown)
+        return State(self.variables, {**self.sessions, identity: session}, self.thrown, self._variables_key)
 
     def throw(self) -> State:
-        return State(self.variables, self.sessions, True)
+        return State(self.variables, self.sessions, True, self._variables_key)
 
     def without_variables(self) -> State:
         return State({}, self.sessions, self.thrown)
@@ -145,10 +160,8 @@ class States:
 
     def add(self, state: State) -> bool:
         """Whether the state is a new one."""
-        if state.key in self._states:
-            return False
-        if len(self._states) >= self.LIMIT:
-            # Too many ways lead here to tell them all apart; the first ones stand for the rest.
+        # Too many ways may lead here to tell them all apart; then the first ones stand for the rest.
+        if len(self._states) >= self.LIMIT or state.key in self._states:
             return False
         self._states[state.key] = state
         return True

@@ -237,6 +237,8 @@ Arguments = tuple[tuple["str | None", Value, ir.Expr], ...]
 
 def carries_session(value: Value) -> bool:
     """Whether a value is or holds a session."""
+    if value is None:
+        return False
     if isinstance(value, (Session, Transaction, Query)):
         return True
     if isinstance(value, Items):

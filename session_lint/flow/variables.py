@@ -65,27 +65,31 @@ class Variables(Effects):
         super().__init__(project, reference, depth)
         self.outer_names: set[str] = set()
         self.local_names: set[str] = {parameter.name for parameter in self.function.parameters}
-        for statement in ir.statements(self.function.body):
+        for statement, nodes in project.table.bodies.parts(self.function.body):
             if isinstance(statement, ir.Scope):
                 self.outer_names.update(statement.names)
             else:
-                self.local_names.update(bound_names(statement))
+                self.local_names.update(bound_names(statement, nodes))
         self.local_names -= self.outer_names
+        self._free_names: dict[Path, Value] = {}
         self._captures: dict[int, frozenset[tuple[Path, str]]] = {}
 
     # ---------------------------------------------------------------------------------------------- lookup
 
     def lookup(self, path: Path, state: State) -> Value:
         """What a dotted path holds; may need `materialise` to become a tracked session."""
+        variables = state.variables
         for length in range(len(path), 0, -1):
-            if path[:length] in state.variables:
-                value = state.variables[path[:length]]
+            if path[:length] in variables:
+                value = variables[path[:length]]
                 for index in range(length, len(path)):
                     value = self.attribute(value, path[index], path[: index + 1])
                 return value
         if path[0] in self.local_names:
             return None
-        return self._free(path)
+        if path not in self._free_names:
+            self._free_names[path] = self._free(path)
+        return self._free_names[path]
 
     def _free(self, path: Path) -> Value:
         """A name from around the function: an enclosing function's, or the module's."""
@@ -115,6 +119,8 @@ class Variables(Effects):
         return result.SHARED
 
     def attribute(self, value: Value, name: str, path: Path) -> Value:
+        if value is None:
+            return None
         if isinstance(value, (Session, Transaction, Query, Registry, Factory, Engine, Generator)):
             if isinstance(value, Session) and name == "sync_session":
                 return value
@@ -267,7 +273,7 @@ class Variables(Effects):
     def _captured(self, definition: ir.Function) -> frozenset[tuple[Path, str]]:
         key = id(definition)
         if key not in self._captures:
-            found = shapes.usage([definition.body])
+            found = shapes.usage(self.project.table.bodies, [definition.body])
             self._captures[key] = frozenset([(path, method) for path, seen in found.items() for method in seen.methods])
         return self._captures[key]
 

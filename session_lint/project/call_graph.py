@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 _MAX_DEPTH = 6
 """How many calls deep the place where something fails is looked for: enough for a trail that can be followed."""
 
+_MAX_CHAIN = 300
+"""How many callers up is looked whether a function is a part of their work: Python's own stack ends after that."""
+
 
 class Caller(NamedTuple):
     """A call that hands a session on. identity: the session under the caller's name for it. place: the call."""
@@ -49,6 +52,7 @@ class CallGraph:
         self._users: dict[int, list[tuple[FunctionRef, Exposure]]] | None = None
         self._begun: set[int] | None = None
         self._parts: dict[int, bool] = {}
+        self._depth = 0
 
     # --------------------------------------------------------------------------------------------- callers
 
@@ -98,11 +102,15 @@ class CallGraph:
         """Whether the function is only a part of its callers' unit of work: they all do more with the session."""
         key = id(reference.function)
         if key not in self._parts:
+            if self._depth >= _MAX_CHAIN:
+                return True
             self._parts[key] = True  # a cycle alone makes nobody responsible
+            self._depth += 1
             callers = self.callers(reference)
             self._parts[key] = bool(callers) and all(
                 [self.works_with(caller) or self.takes_part(caller.reference) for caller in callers]
             )
+            self._depth -= 1
         return self._parts[key]
 
     # ------------------------------------------------------------------------------------------- providers
@@ -175,7 +183,9 @@ class CallGraph:
 
 def open_ways(flow: FunctionFlow, identity: Path) -> list[Exit]:
     """The failing ways out on which a function leaves a session in a transaction that it has touched."""
-    return [way for way in flow.exits if way.error is not None and leaves_open(way, identity)]
+    if identity not in flow.open_ways:
+        flow.open_ways[identity] = [way for way in flow.exits if way.error is not None and leaves_open(way, identity)]
+    return flow.open_ways[identity]
 
 
 def leaves_open(way: Exit, identity: Path) -> bool:

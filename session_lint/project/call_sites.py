@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from session_lint import ir
 from session_lint.findings import Confidence
 from session_lint.flow.values import Borrowed, Function, Instance, Opened, Value
-from session_lint.ir_queries import decorator_name, own_expressions, path_of
+from session_lint.ir_queries import decorator_name, path_of
 from session_lint.project.modules import FunctionRef
 from session_lint.project.sqlalchemy_names import weaker
 
@@ -58,12 +58,10 @@ class CallSites:
         return sites if len(sites) <= _MAX_SITES else []
 
     def _collect(self, reference: FunctionRef, sites: dict[str, list[tuple[FunctionRef, ir.Call]]]) -> None:
-        for statement in ir.statements(reference.function.body):
-            for node in own_expressions(statement):
-                if isinstance(node, ir.Call) and node.arguments:
-                    path = path_of(node.function)
-                    if path:
-                        sites.setdefault(path[-1], []).append((reference, node))
+        for call in self._statics.table.bodies.calls(reference.function.body):
+            path = path_of(call.function) if call.arguments else ()
+            if path:
+                sites.setdefault(path[-1], []).append((reference, call))
 
     def _argument(self, reference: FunctionRef, parameter: str, caller: FunctionRef, call: ir.Call) -> Value:
         local = self._statics.results.locals(caller)

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 from session_lint import ir
 from session_lint.flow.result import LENT
 from session_lint.flow.values import Borrowed, Function
-from session_lint.ir_queries import own_expressions
 from session_lint.project import shapes
 from session_lint.project.modules import FunctionRef, Module
 
@@ -63,18 +62,15 @@ class Decorators:
     def _around(self, reference: FunctionRef, name: str) -> FunctionRef | None:
         """The function that calls what is decorated: the nested one, or one that it passes it to."""
         wanted = ir.Name((name,))
-        for statement in ir.statements(reference.function.body):
-            for node in own_expressions(statement):
-                if not isinstance(node, ir.Call):
-                    continue
-                if node.function == wanted:
-                    return reference
-                if any([argument.value == wanted for argument in node.arguments]):
-                    value = self._project.statics.expression(reference.module, node.function)
-                    if isinstance(value, Function) and not value.reference.function.is_generator:
-                        flow = self._project.flow(value.reference)
-                        if flow is not None and any([event.kind == LENT for event in flow.events]):
-                            return value.reference
+        for call in self._project.table.bodies.calls(reference.function.body):
+            if call.function == wanted:
+                return reference
+            if any([argument.value == wanted for argument in call.arguments]):
+                value = self._project.statics.expression(reference.module, call.function)
+                if isinstance(value, Function) and not value.reference.function.is_generator:
+                    flow = self._project.flow(value.reference)
+                    if flow is not None and any([event.kind == LENT for event in flow.events]):
+                        return value.reference
         return None
 
     def injected(self, reference: FunctionRef) -> dict[str, FunctionRef | None]:

@@ -131,7 +131,8 @@ class EntryPoints:
                 kind = _BASES.get(path_of(base)[-1] if path_of(base) else "")
                 if kind:
                     return kind
-        if any([isinstance(each, ir.While) and _is_endless(each) for each in ir.statements(function.body)]):
+        statements = self._project.table.bodies.statements(function.body)
+        if any([isinstance(each, ir.While) and _is_endless(each) for each in statements]):
             return LOOP
         return ""
 
@@ -140,32 +141,29 @@ class EntryPoints:
     def _started_in(self, module: Module, body: tuple[ir.Stmt, ...], around: FunctionRef | None) -> Iterator[Entry]:
         """The functions that are started below `body`; who calls whom is noted on the way."""
         local = self._project.statics.results.locals(around) if around is not None else None
-        for statement in ir.statements(body):
-            for node in own_expressions(statement):
-                if not isinstance(node, ir.Call):
-                    continue
-                path = path_of(node.function)
-                start = tasks.started_by(node)
-                if start is not None and start.kind in _STARTED:
-                    work = start.function.function if isinstance(start.function, ir.Call) else start.function
-                    if isinstance(start.function, ir.Call) and path_of(work)[-1:] == ("partial",):
-                        work = start.function.arguments[0].value if start.function.arguments else work
-                    started = self._function(module, work, local, around)
+        for node in self._project.table.bodies.calls(body):
+            path = path_of(node.function)
+            start = tasks.started_by(node)
+            if start is not None and start.kind in _STARTED:
+                work = start.function.function if isinstance(start.function, ir.Call) else start.function
+                if isinstance(start.function, ir.Call) and path_of(work)[-1:] == ("partial",):
+                    work = start.function.arguments[0].value if start.function.arguments else work
+                started = self._function(module, work, local, around)
+                if started is not None:
+                    yield Entry(started, _STARTED[start.kind], module, node.place)
+            elif path[-1:] == ("map",) and tasks.is_executor(path) and node.arguments:
+                started = self._function(module, node.arguments[0].value, local, around)
+                if started is not None:
+                    yield Entry(started, tasks.JOB, module, node.place)
+            elif path and path[-1] in _REGISTERING:
+                for argument in node.arguments:
+                    started = self._function(module, argument.value, local, around)
                     if started is not None:
-                        yield Entry(started, _STARTED[start.kind], module, node.place)
-                elif path[-1:] == ("map",) and tasks.is_executor(path) and node.arguments:
-                    started = self._function(module, node.arguments[0].value, local, around)
-                    if started is not None:
-                        yield Entry(started, tasks.JOB, module, node.place)
-                elif path and path[-1] in _REGISTERING:
-                    for argument in node.arguments:
-                        started = self._function(module, argument.value, local, around)
-                        if started is not None:
-                            yield Entry(started, _REGISTERING[path[-1]], module, node.place)
-                elif around is not None:
-                    called = self._function(module, node.function, local, around)
-                    if called is not None:
-                        self._callers.setdefault(id(called.function), []).append(around)
+                        yield Entry(started, _REGISTERING[path[-1]], module, node.place)
+            elif around is not None:
+                called = self._function(module, node.function, local, around)
+                if called is not None:
+                    self._callers.setdefault(id(called.function), []).append(around)
 
     def _function(
         self, module: Module, node: ir.Expr, local: dict[str, Value] | None, around: FunctionRef | None

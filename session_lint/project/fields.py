@@ -74,7 +74,7 @@ class Fields:
             elif isinstance(statement, ir.Define) and isinstance(statement.definition, ir.Function):
                 methods.append(statement.definition)
         methods.sort(key=lambda method: method.name != "__init__")
-        seen = shapes.usage([method.body for method in methods])
+        seen = shapes.usage(self._statics.table.bodies, [method.body for method in methods])
         for method in methods:
             if method.parameters:
                 self._fields_of_method(reference, method, fields, seen)

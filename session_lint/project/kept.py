@@ -10,7 +10,7 @@ from session_lint.findings import Confidence
 from session_lint.flow import result, tasks
 from session_lint.flow.result import FunctionFlow, SessionInfo
 from session_lint.flow.values import Instance, Opened, Path
-from session_lint.ir_queries import own_expressions, path_of
+from session_lint.ir_queries import path_of
 from session_lint.project.entry_points import LOOP, REQUEST, Entry
 from session_lint.project.modules import ClassRef, FunctionRef, Module
 
@@ -138,7 +138,7 @@ class KeptSessions:
         bodies: list[tuple[FunctionRef | None, tuple[ir.Stmt, ...]]] = [(None, module.tree.body)]
         bodies += [(reference, reference.function.body) for reference in self._project.functions(module)]
         for around, body in bodies:
-            for statement in ir.statements(body):
+            for statement in self._project.table.bodies.statements(body):
                 path = path_of(statement.targets[0]) if isinstance(statement, ir.Assign) else ()
                 if not isinstance(statement, ir.Assign) or len(path) < 3 or path[-2] != "state":
                     continue
@@ -154,14 +154,9 @@ class KeptSessions:
         """The functions that mention `request.app.state.db`."""
         for module in self._project.table.modules:
             for reference in self._project.functions(module):
-                for statement in ir.statements(reference.function.body):
-                    found = [
-                        node.path
-                        for node in own_expressions(statement)
-                        if isinstance(node, ir.Name) and path in (node.path[-3:], node.path[-4:-1])
-                    ]
-                    if found:
-                        yield reference, found[0]
+                for node in self._project.table.bodies.expressions(reference.function.body):
+                    if isinstance(node, ir.Name) and path in (node.path[-3:], node.path[-4:-1]):
+                        yield reference, node.path
                         break
 
     # -------------------------------------------------------------------------------------------- judgement

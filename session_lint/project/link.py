@@ -10,7 +10,6 @@ from session_lint.findings import Confidence
 from session_lint.flow.contracts import Contract
 from session_lint.flow.result import FunctionFlow
 from session_lint.flow.values import Borrowed, Dependency, Function, Instance, Value
-from session_lint.ir_queries import own_expressions
 from session_lint.project import shapes
 from session_lint.project.call_graph import CallGraph
 from session_lint.project.constructors import Constructors
@@ -106,14 +105,12 @@ class Project:
         """What an untyped parameter must be, because it is handed to a function that says what it takes."""
         if not shapes.named_like_session(parameter.name):
             return None
-        for statement in ir.statements(reference.function.body):
-            for node in own_expressions(statement):
-                if isinstance(node, ir.Call):
-                    for position, argument in enumerate(node.arguments):
-                        if argument.value == ir.Name((parameter.name,)) and argument.name not in ("*", "**"):
-                            value = self._taken(reference, node, argument.name, position)
-                            if isinstance(value, Borrowed):
-                                return Borrowed(weaker(value.type, Confidence.LIKELY))
+        for call in self.table.bodies.calls(reference.function.body):
+            for position, argument in enumerate(call.arguments):
+                if argument.value == ir.Name((parameter.name,)) and argument.name not in ("*", "**"):
+                    value = self._taken(reference, call, argument.name, position)
+                    if isinstance(value, Borrowed):
+                        return Borrowed(weaker(value.type, Confidence.LIKELY))
         return None
 
     def _taken(self, reference: FunctionRef, node: ir.Call, name: str | None, position: int) -> Value:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple, Union
 
 from session_lint import ir
+from session_lint.project.bodies import Bodies
 
 
 @dataclass(eq=False)
@@ -161,6 +162,7 @@ class SymbolTable:
 
     def __init__(self, modules: list[Module]) -> None:
         self.modules = modules
+        self.bodies = Bodies()
         self._by_last: dict[str, list[tuple[tuple[str, ...], Module]]] = {}
         self._found: dict[tuple[str, str], Module | None] = {}
         # Asked a hundred thousand times in a large project, with few different questions.

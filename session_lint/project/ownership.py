@@ -19,6 +19,9 @@ EXPOSED = "exposed"  # the owner does not, and the finding is its own
 KEPT = "kept"  # the session outlives the call and nobody cleans it
 UNKNOWN = "unknown"
 
+_MAX_CHAIN = 300
+"""How many callers up an owner is looked for: Python's own stack ends some time after that."""
+
 
 class Owner(NamedTuple):
     """verdict: one of the constants above. commits: the owner commits when the function returns."""
@@ -49,14 +52,19 @@ class Ownership:
     def __init__(self, project: Project) -> None:
         self._project = project
         self._owners: dict[tuple[int, Path], Owner] = {}
+        self._depth = 0
 
     def of(self, flow: FunctionFlow, info: SessionInfo) -> Owner:
         """Who finishes one of a function's sessions when the function fails."""
         key = (id(flow.reference.function), info.identity)
         if key not in self._owners:
+            if self._depth >= _MAX_CHAIN:
+                return _NOBODY
             # Who calls only itself is called by nobody.
             self._owners[key] = Owner(CLEANED, "its callers end it", Confidence.CERTAIN)
+            self._depth += 1
             self._owners[key] = self._judge(flow, info)
+            self._depth -= 1
         return self._owners[key]
 
     def _judge(self, flow: FunctionFlow, info: SessionInfo) -> Owner:

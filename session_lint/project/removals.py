@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from session_lint import ir
-from session_lint.ir_queries import own_expressions
 from session_lint.project import shapes
 
 if TYPE_CHECKING:
@@ -30,16 +29,14 @@ class Removals:
 
     def _find(self) -> Iterator[str]:
         for module in self._project.table.modules:
-            yield from _removed(module.tree.body)
+            yield from self._removed(module.tree.body)
             for function in module.functions.values():
-                yield from _removed(function.body)
+                yield from self._removed(function.body)
 
-
-def _removed(body: tuple[ir.Stmt, ...]) -> Iterator[str]:
-    for statement in ir.statements(body):
-        for node in own_expressions(statement):
+    def _removed(self, body: tuple[ir.Stmt, ...]) -> Iterator[str]:
+        for node in self._project.table.bodies.expressions(body):
             if isinstance(node, ir.Lambda):
-                yield from _removed(node.function.body)
+                yield from self._removed(node.function.body)
             elif isinstance(node, ir.Call) and isinstance(node.function, ir.Attribute):
                 # `get_session().remove()`: of a list it would say what to remove.
                 if node.function.name == "remove" and not node.arguments:

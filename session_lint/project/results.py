@@ -16,7 +16,7 @@ from session_lint.flow.values import (
     Path,
     Value,
 )
-from session_lint.ir_queries import decorator_name, own_expressions
+from session_lint.ir_queries import decorator_name
 from session_lint.project import shapes
 from session_lint.project import sqlalchemy_names as names
 from session_lint.project.modules import (
@@ -76,7 +76,7 @@ class Results:
         local = self.locals(reference)
         values = [
             self._statics.expression(reference.module, statement.value, local)
-            for statement in ir.statements(function.body)
+            for statement in self._statics.table.bodies.statements(function.body)
             if isinstance(statement, ir.Return) and statement.value not in (None, ir.Constant(None))
         ]
         declared = (
@@ -104,17 +104,16 @@ class Results:
         declared = self._statics.annotations.yielded(reference.module, reference.function.returns)
         if declared is None:
             local = self.locals(reference)
-            for statement in ir.statements(reference.function.body):
-                for node in own_expressions(statement):
-                    if isinstance(node, ir.Yield) and node.value is not None and not node.is_from:
-                        value = self._statics.expression(reference.module, node.value, local)
-                        if value is None and isinstance(node.value, ir.Name):
-                            value = self._shape(reference, node.value.path)
-                        declared = declared or (Borrowed(value.type) if isinstance(value, Opened) else value)
-                    elif isinstance(node, ir.Yield) and node.is_from and node.value is not None:
-                        value = self._statics.expression(reference.module, node.value, local)
-                        if isinstance(value, Generator):
-                            declared = declared or self.yielded(value.reference)
+            for node in self._statics.table.bodies.expressions(reference.function.body):
+                if isinstance(node, ir.Yield) and node.value is not None and not node.is_from:
+                    value = self._statics.expression(reference.module, node.value, local)
+                    if value is None and isinstance(node.value, ir.Name):
+                        value = self._shape(reference, node.value.path)
+                    declared = declared or (Borrowed(value.type) if isinstance(value, Opened) else value)
+                elif isinstance(node, ir.Yield) and node.is_from and node.value is not None:
+                    value = self._statics.expression(reference.module, node.value, local)
+                    if isinstance(value, Generator):
+                        declared = declared or self.yielded(value.reference)
         self._yields[key] = declared
         return declared
 
@@ -139,7 +138,7 @@ class Results:
                 local[function.parameters[0].name] = (
                     ClassValue(owner_class) if is_class else Instance(owner_class, (), ())
                 )
-        for statement in ir.statements(function.body):
+        for statement in self._statics.table.bodies.statements(function.body):
             if isinstance(statement, ir.Assign) and statement.value is not None:
                 for target in statement.targets:
                     if isinstance(target, ir.Name) and len(target.path) == 1 and not local.get(target.path[0]):

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from session_lint import ir
 from session_lint.findings import Confidence
 from session_lint.flow.values import Path, SessionType
-from session_lint.ir_queries import own_expressions
+from session_lint.project.bodies import Bodies, Body
 
 _ENDS = frozenset({"commit", "rollback", "flush"})
 _WORK = frozenset(
@@ -39,17 +39,17 @@ class Usage(NamedTuple):
     awaited: frozenset[str]
 
 
-def usage(bodies: Iterable[tuple[ir.Stmt, ...]]) -> dict[Path, Usage]:
+def usage(known: Bodies, bodies: Iterable[Body]) -> dict[Path, Usage]:
     """What is called on which path, in the bodies and the functions nested in them."""
     methods: dict[Path, set[str]] = {}
     awaited: dict[Path, set[str]] = {}
 
-    def visit(body: tuple[ir.Stmt, ...]) -> None:
-        for statement in ir.statements(body):
+    def visit(body: Body) -> None:
+        for statement, nodes in known.parts(body):
             if isinstance(statement, ir.Define):
                 visit(statement.definition.body)
                 continue
-            for node in own_expressions(statement):
+            for node in nodes:
                 if isinstance(node, ir.Call) and isinstance(node.function, ir.Name):
                     path = node.function.path
                     if len(path) > 1:

@@ -11,6 +11,7 @@ from session_lint.flow.result import Event, FunctionFlow
 from session_lint.flow.state import Mark
 from session_lint.flow.values import Path
 from session_lint.ir_queries import path_of
+from session_lint.project.modules import Module
 
 if TYPE_CHECKING:
     from session_lint.project.link import Project
@@ -50,18 +51,27 @@ class Splits:
 
     def __init__(self, project: Project) -> None:
         self._project = project
-        self._found: list[Split] | None = None
+        self._found: dict[Module, list[Split]] | None = None
 
-    def all(self) -> list[Split]:
+    def of(self, module: Module) -> list[Split]:
+        """Those with the commit in the module, or the call that decides about it."""
         if self._found is None:
-            self._found = [
-                _split(flow, event, by, commit)
-                for flow in self._project.all_flows()
-                for event in flow.events
-                if event.kind == result.SPLIT and event.session is not None and not event.session.savepoints
-                for by, commit in self._commits(flow, event.place, event.identity, _MAX_DEPTH)
-            ]
-        return self._found
+            self._found = {}
+            for flow in self._project.all_flows():
+                for event in flow.events:
+                    if event.kind == result.SPLIT and event.session is not None and not event.session.savepoints:
+                        for split in self._at(flow, event):
+                            to_blame = split.caller if split.flag else split.by
+                            self._found.setdefault(to_blame.reference.module, []).append(split)
+        return self._found.get(module, [])
+
+    def _at(self, flow: FunctionFlow, event: Event) -> list[Split]:
+        """Those of one call: one for each commit behind it."""
+        commits = list(self._commits(flow, event.place, event.identity, _MAX_DEPTH))
+        if not commits:
+            return []
+        first = _split(flow, event, *commits[0])
+        return [first._replace(by=by, commit=commit, flag=_flag(by, commit)) for by, commit in commits]
 
     def _commits(
         self, flow: FunctionFlow, place: ir.Place, identity: Path, depth: int

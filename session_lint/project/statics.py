@@ -148,6 +148,8 @@ class Statics:
         return ClassValue(reference)
 
     def attribute(self, value: Value, name: str) -> Value:
+        if value is None:
+            return None
         if isinstance(value, Extension):
             if name == "session":
                 return Registry((*value.identity, "session"), False, "flask")
@@ -221,6 +223,8 @@ class Statics:
 
     def call(self, module: Module, function: Value, node: ir.Call, local: dict[str, Value] | None = None) -> Value:
         """What calling something returns (for a coroutine function: what awaiting the call returns)."""
+        if function is None:
+            return None
         if isinstance(function, SessionClass):
             return Opened(function.type)
         if isinstance(function, Factory):
@@ -282,7 +286,7 @@ class Statics:
     def usage(self, reference: FunctionRef) -> dict[Path, shapes.Usage]:
         key = id(reference.function)
         if key not in self._usage:
-            self._usage[key] = shapes.usage([reference.function.body])
+            self._usage[key] = shapes.usage(self.table.bodies, [reference.function.body])
         return self._usage[key]
 
     def uses_sqlalchemy(self, module: Module) -> bool:

@@ -1,0 +1,48 @@
+"""The statements of a body with their expressions: walked once, because a dozen questions go through all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from session_lint import ir
+from session_lint.ir_queries import own_expressions
+
+Body = tuple[ir.Stmt, ...]
+
+
+class Bodies:
+    """Answers by the body itself, not by what is equal to it. Answers are kept."""
+
+    def __init__(self) -> None:
+        # The body comes along so that no other one can get its id.
+        self._statements: dict[int, tuple[Body, list[ir.Stmt]]] = {}
+        self._parts: dict[int, list[tuple[ir.Stmt, list[ir.Expr]]]] = {}
+        self._calls: dict[int, list[ir.Call]] = {}
+
+    def statements(self, body: Body) -> list[ir.Stmt]:
+        """All statements below a body, in the order of the source, without those of nested definitions."""
+        known = self._statements.get(id(body))
+        if known is None:
+            known = self._statements[id(body)] = (body, ir.statements(body))
+        return known[1]
+
+    def parts(self, body: Body) -> list[tuple[ir.Stmt, list[ir.Expr]]]:
+        """These statements, each with its own expressions."""
+        found = self._parts.get(id(body))
+        if found is None:
+            found = [(statement, own_expressions(statement)) for statement in self.statements(body)]
+            self._parts[id(body)] = found
+        return found
+
+    def expressions(self, body: Body) -> Iterator[ir.Expr]:
+        """All expressions below a body, but not those of nested functions."""
+        for _, nodes in self.parts(body):
+            yield from nodes
+
+    def calls(self, body: Body) -> list[ir.Call]:
+        """The calls among them."""
+        found = self._calls.get(id(body))
+        if found is None:
+            found = [node for node in self.expressions(body) if isinstance(node, ir.Call)]
+            self._calls[id(body)] = found
+        return found
