@@ -133,6 +133,12 @@ def causes(session: SessionState) -> list[Affected]:
     ]
 
 
+def failed_operation(session: SessionState) -> str:
+    """What broke the session, in the words of the code."""
+    failed = session.witness.failed
+    return failed.text.removesuffix(" here").removesuffix(" may fail") if failed else "an operation"
+
+
 def certainty(info: SessionInfo, *others: Confidence) -> Confidence:
     """The weakest link."""
     result = info.certainty

@@ -3,39 +3,108 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from session_lint import ir
 from session_lint.checks import rule
 from session_lint.checks._conflicts import guarded_savepoints
-from session_lint.checks._swallowed import Reuse, failed_operation, is_retry, is_told_by_callee, reuses
-from session_lint.checks.context import Context, causes, history
-from session_lint.findings import Confidence, Finding, Severity
+from session_lint.checks.context import Context, causes, failed_operation, history
+from session_lint.findings import Affected, Confidence, Finding, Severity, Step
 from session_lint.flow import result
 from session_lint.flow.errors import is_database_type
 from session_lint.flow.result import Exit, FunctionFlow, SessionInfo
 from session_lint.flow.state import FAILED, Mark, SessionState
+from session_lint.flow.values import Path
 from session_lint.project import ownership
+from session_lint.project.swallows import Reuse, Swallower, Use, is_retry, reuses
 
 
 @rule("SES102", "error-swallowed-without-rollback", Severity.ERROR)
 def check(context: Context) -> Iterator[Finding]:
     for flow in context.flows():
-        told = set()
-        late = {event.place for event in guarded_savepoints(flow)}
-        for reuse in reuses(flow):
-            failed = reuse.session.witness.failed
-            if failed is not None and failed.place in late:
-                continue  # SES109
-            if is_told_by_callee(context.project, flow, reuse):
-                told.add(reuse.event.identity)
-            elif not is_retry(reuse):
-                told.add(reuse.event.identity)
-                yield _reused(context, flow, reuse)
-        for event in flow.events:
-            if event.kind == result.LOST_IN_BLOCK and event.session is not None and event.identity not in told:
-                told.add(event.identity)
-                yield _lost(context, flow, event.identity, event.session, event.text)
+        told: set[Path] = set()
+        late = {event.place for event in guarded_savepoints(flow)}  # SES109
+        suffering = {
+            _place(swallower.session): (swallower, uses)
+            for swallower, uses in _users(context, flow)
+            if not _fails_at(swallower.session, late)
+        }
+        for finding, identity, place in _own(context, flow):
+            told.add(identity)
+            _, uses = suffering.pop(place, (None, []))
+            yield replace(finding, affects=(*finding.affects, *_affected(context, uses)))
+        for swallower, uses in suffering.values():
+            told.add(swallower.identity)
+            yield _suffered(context, swallower, uses)
         yield from _left_behind(context, flow, told)
+
+
+def _users(context: Context, flow: FunctionFlow) -> Iterator[tuple[Swallower, list[Use]]]:
+    """Those who suffer from what the function swallows, the surest first; tests are no reason to tell anybody."""
+    for swallower, uses in context.project.swallows.users(flow):
+        judged = [
+            use._replace(confidence=use.confidence.at_most(context.habitat(use.flow.reference.module))) for use in uses
+        ]
+        yield swallower, sorted(judged, key=lambda use: (-use.confidence.rank, use.flow.reference.module.path))
+
+
+def _own(context: Context, flow: FunctionFlow) -> Iterator[tuple[Finding, Path, ir.Place | None]]:
+    """The errors that the function swallows itself and suffers from itself, with the handler's place."""
+    lost = set()
+    late = {event.place for event in guarded_savepoints(flow)}
+    for reuse in reuses(flow):
+        if is_retry(reuse) or _fails_at(reuse.session, late):
+            continue
+        lost.add(reuse.event.identity)
+        if context.project.swallows.swallower(flow, reuse.event.identity, reuse.session).flow is flow:
+            yield _reused(context, flow, reuse), reuse.event.identity, _place(reuse.session)
+    for event in flow.events:
+        if event.kind == result.LOST_IN_BLOCK and event.session is not None and event.identity not in lost:
+            lost.add(event.identity)
+            if context.project.swallows.swallower(flow, event.identity, event.session).flow is flow:
+                finding = _lost(context, flow, event.identity, event.session, event.text)
+                yield finding, event.identity, _place(event.session)
+
+
+def _fails_at(session: SessionState, places: set[ir.Place]) -> bool:
+    return session.witness.failed is not None and session.witness.failed.place in places
+
+
+def _place(session: SessionState) -> ir.Place | None:
+    return session.witness.swallowed.place if session.witness.swallowed else None
+
+
+def _affected(context: Context, uses: list[Use]) -> list[Affected]:
+    """The functions that go on with the session."""
+    return list(
+        dict.fromkeys(
+            context.affected(use.flow.reference, f"{use.event.text} {_suffers(use)} (line {use.event.place[0]})")
+            for use in uses
+        )
+    )
+
+
+def _suffers(use: Use) -> str:
+    return "commits nothing, or fails at its commit" if use.loses else "uses the failed session"
+
+
+def _suffered(context: Context, swallower: Swallower, uses: list[Use]) -> Finding:
+    """The function returns as if nothing had happened, and its callers go on with the session."""
+    flow, session, first = swallower.flow, swallower.session, uses[0]
+    name, info = flow.reference.function.name, flow.sessions[swallower.identity]
+    file = first.flow.reference.module.path
+    where = f"line {first.event.place[0]}" if file == context.module.path else f"{file}, line {first.event.place[0]}"
+    message = (
+        f"the error of {failed_operation(session)} is swallowed and {name} returns with {info.name} failed; "
+        f"then {first.event.text} {_suffers(first)} in {first.flow.reference.function.name} ({where}): "
+        "roll back in the handler, or use begin_nested()"
+    )
+    end = Step(file, first.event.place[0], first.event.place[1], f"{first.event.text} {_suffers(first)} here")
+    place = _place(session) or flow.reference.function.place
+    affects = [*causes(session), *_affected(context, uses)]
+    return context.finding(
+        flow, place, message, first.confidence, [*history(session, "failed", "swallowed"), end], affects
+    )
 
 
 def _reused(context: Context, flow: FunctionFlow, reuse: Reuse) -> Finding:
@@ -46,7 +115,7 @@ def _reused(context: Context, flow: FunctionFlow, reuse: Reuse) -> Finding:
         f"{event.text} uses {info.name} after {what} may have failed and the error was swallowed without a rollback; "
         f"roll back in the handler, or put what may fail into `with {info.name}.begin_nested():`"
     )
-    place = session.witness.swallowed.place if session.witness.swallowed else event.place
+    place = _place(session) or event.place
     trail = [*history(session, "failed", "swallowed")]
     return context.finding(flow, place, message, reuse.confidence, [*trail, _mark(event)], causes(session))
 
@@ -77,6 +146,8 @@ def _left_behind(context: Context, flow: FunctionFlow, told: set[tuple[str, ...]
         for identity, session in way.state.sessions.items():
             info = flow.sessions[identity]
             if identity in told or session.transaction != FAILED or session.witness.swallowed is None:
+                continue
+            if context.project.swallows.swallower(flow, identity, session).flow is not flow:
                 continue
             if info.origin in (result.LOCAL, result.PROVIDED, result.ITERATED):
                 continue

@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from session_lint import ir
 from session_lint.checks import rule
 from session_lint.checks._failures import failures, is_handed
-from session_lint.checks._swallowed import failed_operation, is_retry, reuses
-from session_lint.checks.context import Context, causes, history
+from session_lint.checks.context import Context, causes, failed_operation, history
 from session_lint.findings import Confidence, Finding, Severity
 from session_lint.flow.result import FunctionFlow
 from session_lint.ir_queries import decorator_name
+from session_lint.project.swallows import is_retry, reuses
 
 
 @rule("SES113", "retry-without-rollback", Severity.ERROR)

@@ -24,9 +24,11 @@ def check(context: Context) -> Iterator[Finding]:
                 continue
             info = flow.sessions[event.identity]
             commits = event.detail == ops.COMMIT
-            if commits and not _has_written(flow, event):
+            is_own = info.origin in (result.LOCAL, result.PROVIDED)
+            # A session of somebody else is often closed only to begin with a fresh connection.
+            if commits and not is_own and not _has_written(flow, event):
                 continue
-            if not commits and (info.origin not in (result.LOCAL, result.PROVIDED) or not _stays_open(flow, event)):
+            if not commits and not (is_own and _stays_open(flow, event)):
                 continue
             told.add(event.identity)
             if commits:

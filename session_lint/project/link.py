@@ -25,6 +25,7 @@ from session_lint.project.splits import Splits
 from session_lint.project.sqlalchemy_names import weaker
 from session_lint.project.statics import Statics
 from session_lint.project.summaries import Constants, Summaries
+from session_lint.project.swallows import Swallows
 from session_lint.project.versions import Versions
 from session_lint.settings import Settings
 
@@ -47,6 +48,7 @@ class Project:
         self.kept = KeptSessions(self)
         self.removals = Removals(self)
         self.splits = Splits(self)
+        self.swallows = Swallows(self)
         self._locals: dict[int, dict[str, Value]] = {}
         self._holders: dict[int, bool] = {}
         self._imports: dict[tuple[str, ...], bool] = {}

@@ -1,0 +1,162 @@
+"""Errors that one function swallows and another one suffers from: who uses a session that a callee has left failed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, NamedTuple
+
+from session_lint import ir
+from session_lint.findings import Confidence
+from session_lint.flow import result
+from session_lint.flow.result import Event, FunctionFlow
+from session_lint.flow.state import BROKEN, FAILED, SessionState
+from session_lint.flow.values import Path
+
+if TYPE_CHECKING:
+    from session_lint.project.link import Project
+
+_MAX_DEPTH = 6
+"""How many calls deep the handler is looked for."""
+
+
+class Reuse(NamedTuple):
+    """A use of a session after a failure that was swallowed. confidence: that it has failed."""
+
+    event: Event
+    session: SessionState
+    confidence: Confidence
+
+
+class Use(NamedTuple):
+    """A function that goes on with a session after a callee has swallowed what broke it.
+
+    loses: it does not use it, but a block around commits it.
+    """
+
+    flow: FunctionFlow
+    event: Event
+    confidence: Confidence
+    loses: bool
+
+
+class Swallower(NamedTuple):
+    """The function with the handler, its own path of the session, and the session as it returns."""
+
+    flow: FunctionFlow
+    identity: Path
+    session: SessionState
+
+
+class Swallows:
+    """Finds the functions that swallow errors, for those that use the session next. Kept once it is asked for."""
+
+    def __init__(self, project: Project) -> None:
+        self._project = project
+        self._uses: dict[tuple[int, ir.Place], list[Use]] | None = None
+        self._swallowers: dict[tuple[int, ir.Place], Swallower] = {}
+
+    def swallower(self, flow: FunctionFlow, identity: Path, session: SessionState) -> Swallower:
+        """Where the error of a failed session was caught: the function itself, or one that it calls."""
+        for _ in range(_MAX_DEPTH):
+            deeper = self._deeper(flow, identity, session)
+            if deeper is None:
+                break
+            flow, identity, session = deeper
+        return Swallower(flow, identity, session)
+
+    def _deeper(self, flow: FunctionFlow, identity: Path, session: SessionState) -> Swallower | None:
+        swallowed = session.witness.swallowed
+        for handing in flow.calls if swallowed is not None else ():
+            if swallowed is None or handing.place != swallowed.place:
+                continue
+            callee = self._project.flow(handing.callee)
+            roots = [root for root, given in handing.given if given == identity]
+            for way in callee.exits if callee is not None else ():
+                for root in roots:
+                    left = way.state.sessions.get(root)
+                    if way.error is None and left is not None and left.transaction in BROKEN and callee is not None:
+                        return Swallower(callee, root, left)
+        return None
+
+    def users(self, flow: FunctionFlow) -> Iterator[tuple[Swallower, list[Use]]]:
+        """For each handler of a function: who suffers from what it swallows."""
+        if self._uses is None:
+            self._uses = self._find()
+        for key, uses in self._uses.items():
+            if key[0] == id(flow.reference.function):
+                yield self._swallowers[key], uses
+
+    def _find(self) -> dict[tuple[int, ir.Place], list[Use]]:
+        found: dict[tuple[int, ir.Place], list[Use]] = {}
+        for flow in self._project.all_flows():
+            for use in _uses(flow):
+                assert use.event.session is not None
+                swallower = self.swallower(flow, use.event.identity, use.event.session)
+                swallowed = swallower.session.witness.swallowed
+                if swallower.flow is not flow and swallowed is not None:
+                    key = (id(swallower.flow.reference.function), swallowed.place)
+                    found.setdefault(key, []).append(use)
+                    self._swallowers.setdefault(key, swallower)
+        return found
+
+
+def _uses(flow: FunctionFlow) -> Iterator[Use]:
+    for reuse in reuses(flow):
+        if not is_retry(reuse):
+            yield Use(flow, reuse.event, reuse.confidence, False)
+    for event in flow.events:
+        if event.kind == result.LOST_IN_BLOCK and event.session is not None:
+            sure = event.session.transaction == FAILED
+            info = flow.sessions[event.identity]
+            yield Use(flow, event, info.certainty if sure else Confidence.POSSIBLE, True)
+
+
+def reuses(flow: FunctionFlow) -> Iterator[Reuse]:
+    """Uses of a session after a swallowed failure, one per failing place."""
+    seen = set()
+    events = [event for event in flow.events if event.kind == result.USE_BROKEN and event.session is not None]
+    for event in sorted(
+        events, key=lambda event: (event.session is not None and event.session.transaction != FAILED, event.place)
+    ):
+        assert event.session is not None
+        swallowed = event.session.witness.swallowed
+        key = (event.identity, swallowed.place if swallowed else event.place)
+        if key in seen:
+            continue
+        seen.add(key)
+        info = flow.sessions[event.identity]
+        sure = event.session.transaction == FAILED
+        yield Reuse(event, event.session, info.certainty if sure else Confidence.POSSIBLE)
+
+
+def is_retry(reuse: Reuse) -> bool:
+    """Whether the use is the next attempt at what failed: a loop that success leaves."""
+    failed = reuse.session.witness.failed
+    if failed is None or reuse.event.place > failed.place:
+        return False
+    if not any([frame.kind == "try" and ir.within(failed.place, frame.node.place) for frame in reuse.event.frames]):
+        return False
+    for frame in reversed(reuse.event.frames):
+        if isinstance(frame.node, (ir.For, ir.While)) and ir.within(failed.place, frame.node.place):
+            return _is_retry_loop(frame.node)
+    return False
+
+
+def _is_retry_loop(loop: ir.For | ir.While) -> bool:
+    if isinstance(loop, ir.For) and not _counts(loop.iterable):
+        return False
+    for statement in ir.statements(loop.body):
+        if isinstance(statement, ir.Try):
+            for inner in ir.statements((*statement.body, *statement.orelse)):
+                if isinstance(inner, (ir.Break, ir.Return)):
+                    return True
+    return any([isinstance(statement, (ir.Break, ir.Return)) for statement in loop.body])
+
+
+def _counts(iterable: ir.Expr) -> bool:
+    """`range(3)`, `count()`, a list of delays: attempts rather than items."""
+    if isinstance(iterable, ir.Call) and isinstance(iterable.function, ir.Name):
+        return iterable.function.path[-1] in ("range", "count", "repeat", "Retrying", "AsyncRetrying")
+    if isinstance(iterable, ir.Name):
+        return any([word in iterable.path[-1].lower() for word in ("retr", "attempt", "delay", "backoff")])
+    return isinstance(iterable, ir.Collection)
