@@ -22,15 +22,18 @@ class TimedOutError(BaseException):
     """A run with a fault took too long. No Exception, so that no handler of the application takes it."""
 
 
-def run_again(item: pytest.Function) -> None:
-    """Once more, from the test's own fixtures to their teardown; the module's fixtures stay.
+def run_again(item: pytest.Function) -> str:
+    """Once more, from the test's own fixtures to their teardown; the module's fixtures stay. Gives why it can't be.
 
     No reports are made: to format a failure that is meant to be costs more than the run.
     """
+    problem = ""
+    kept = item._request, item.funcargs, item._report_sections
+    stash = dict(item.stash._storage)  # where pytest's own plugins keep what belongs to the run that is under way
     item._initrequest()
-    ready = True
+    item._report_sections = []
     for when in ("setup", "call", "teardown"):
-        if when == "call" and not ready:
+        if when == "call" and problem:
             continue
         hook = getattr(item.ihook, f"pytest_runtest_{when}")
         # To be torn down "for the sake of its parent" is what takes away the item and nothing above it.
@@ -40,9 +43,12 @@ def run_again(item: pytest.Function) -> None:
             when=when,
             reraise=(Exit, KeyboardInterrupt),
         )
-        ready = ready and call.excinfo is None
-    item._request = False  # type: ignore[assignment]
-    item.funcargs = None  # type: ignore[assignment]
+        if when == "setup" and call.excinfo is not None:
+            problem = call.excinfo.exconly(tryshort=True).partition("\n")[0]
+    item._request, item.funcargs, item._report_sections = kept
+    item.stash._storage.clear()
+    item.stash._storage.update(stash)
+    return problem
 
 
 @contextlib.contextmanager
@@ -57,7 +63,7 @@ def time_limit(seconds: float) -> Iterator[None]:
 
     before = signal.signal(signal.SIGALRM, stop)
     # Again and again, because asyncio gives the first one to whichever task runs, and a teardown may hang as well.
-    signal.setitimer(signal.ITIMER_REAL, seconds, seconds)
+    others = signal.setitimer(signal.ITIMER_REAL, seconds, seconds)
     try:
         yield
     except TimedOutError:
@@ -65,6 +71,7 @@ def time_limit(seconds: float) -> Iterator[None]:
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
+        signal.setitimer(signal.ITIMER_REAL, *others)  # such as a limit of pytest-timeout's, which does not count here
 
 
 @contextlib.contextmanager

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import fnmatch
 import gc
 import json
@@ -76,32 +75,56 @@ class Watch:
         self._proved: list[Evidence] | None = None
         self.session_probe = SessionProbe(self)
         self._error: BaseException | None = None
+        self._judged = False
 
     # ---------------------------------------------------------------------------------------------------- one test
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_protocol(self, item: pytest.Item, nextitem: pytest.Item | None) -> Iterator[Any]:
-        """The test as it is, judged; then, if asked, once more for each operation and fault."""
+        """The test as it is, judged."""
         self._begin(None, None)
+        self._judged = False
         result = yield
+        self._look_back(item)
+        return result
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtest_teardown(self, item: pytest.Item) -> Iterator[None]:
+        """If asked, the test again for each operation and fault, while its module's and session's fixtures stand."""
+        failure: BaseException | None = None
+        if self.faults and self._step is None:
+            state: Any = item.session._setupstate
+            try:
+                state.teardown_exact(item.parent)  # the test's own fixtures, and nothing above them
+            except BaseException as error:  # noqa: BLE001 - raised again, once pytest has done the rest
+                failure = self._error = error
+            else:
+                self._look_back(item)
+        yield
+        if failure is not None:
+            raise failure
+
+    def _look_back(self, item: pytest.Item) -> None:
+        """Judge what a test has left behind, and make it fail."""
+        if self._judged:
+            return
+        self._judged = True
         try:
-            self._look_back(item, nextitem)
+            first, passed = self._end(item), self._error is None
+            if self.faults and passed and isinstance(item, pytest.Function):
+                self._explore(item, first)
+            left_behind = bool(first.out)
+            first.release()
+            if left_behind:
+                gc.collect()  # at a moment of our own choosing, and not in the middle of something else
+            self.report.tests += 1
         except Exit:
             raise
         except Exception as failure:  # noqa: BLE001 - ours, and no business of the test's
             self.probe.lose(f"what {item.nodeid} left behind", failure)
             self.report.lost = self.probe.lost
-        return result
-
-    def _look_back(self, item: pytest.Item, nextitem: pytest.Item | None) -> None:
-        first = self._end(item)
-        if self.faults and isinstance(item, pytest.Function) and self._error is None:
-            self._explore(item, nextitem, first)
-        left_behind = bool(first.out)
-        first.release()
-        if left_behind:
-            gc.collect()  # at a moment of our own choosing, and not in the middle of something else
-        self.report.tests += 1
+        finally:
+            self._step = None
 
     def _begin(self, step: Step | None, baseline: Recording | None) -> None:
         self._step, self._baseline, self._error, self._at_call_end, self._proved = step, baseline, None, [], None
@@ -180,7 +203,7 @@ class Watch:
 
     # -------------------------------------------------------------------------------------------------------- faults
 
-    def _explore(self, item: pytest.Function, nextitem: pytest.Item | None, first: Recording) -> None:
+    def _explore(self, item: pytest.Function, first: Recording) -> None:
         plan = self._plan(item, first)[: self.config.option.session_lint_limit]
         if any([not use.exempt for use in first.out]):
             tidy(first, self.probe.observers)
@@ -192,13 +215,14 @@ class Watch:
                 progress(number, len(plan))
                 self._begin(step, first)
                 with time_limit(self.config.option.session_lint_timeout):
-                    run_again(item)
+                    problem = run_again(item)
+                if problem:
+                    self.report.note(f"{item.nodeid}: cannot be set up once more: {problem}")
+                    break
                 self.report.runs += 1
                 if isinstance(self._error, TimedOutError):
                     self.report.note(f"{item.nodeid}: {step}: stopped after it took too long")
                 self._end(item)
-            with contextlib.suppress(Exception):
-                item.session._setupstate.teardown_exact(nextitem)
         progress.clear()
 
     def _plan(self, item: pytest.Function, first: Recording) -> list[Step]:

@@ -61,24 +61,66 @@ def test_fixtures_begin_anew_for_every_run_and_wider_ones_stay(run: Run) -> None
     ran = run(
         """
         made = []
+        @pytest.fixture(scope="session")
+        def widest():
+            made.append("widest")
+            yield "widest"
+            made.append("widest gone")
         @pytest.fixture(scope="module")
-        def wide():
+        def wide(widest):
             made.append("wide")
             yield
             made.append("wide gone")
+            print(made)
         @pytest.fixture
         def narrow():
             made.append("narrow")
             yield
             made.append("narrow gone")
-        def test_it(engine, wide, narrow):
-            closes(engine)
-        def test_what_happened(wide):
-            assert made == ["wide", *["narrow", "narrow gone"] * 3]
+        class TestIt:
+            def test_it(self, engine, wide, narrow):
+                closes(engine)
+        def test_the_last_one(engine, widest, wide, narrow):
+            assert made == ["widest", "wide", *["narrow", "narrow gone"] * (len(made) // 2 - 1), "narrow"]
+            closes_unless_it_fails(engine)
         """,
         "--session-lint-faults",
+        "--session-lint-exit-zero",
+        "-s",
     )
     assert "2 passed" in ran.output, ran.output
+    assert "'wide gone', 'wide'" not in ran.output
+    assert ran.report["runs"] == 2 + 4  # of the SELECT; of the INSERT and the COMMIT
+    assert {evidence["test"] for evidence in ran.report["evidence"]} == {"test_it.py::test_the_last_one"}
+
+
+def test_a_teardown_that_fails_does_so_as_ever(run: Run) -> None:
+    test = """
+    @pytest.fixture(scope="module")
+    def wide():
+        yield
+        print("wide gone")
+    @pytest.fixture
+    def narrow(wide):
+        yield
+        raise ValueError("in the teardown")
+    def test_it(engine, narrow):
+        closes(engine)
+    def test_that_cannot_be_set_up_again(wide, engine):
+        closes(engine)
+    seen = set()
+    @pytest.fixture(autouse=True)
+    def only_once(request):
+        if request.node.name in seen:
+            raise LookupError("no more")
+        seen.add(request.node.name)
+    """
+    ran = run(test, "--session-lint-faults", "-s")
+    assert "2 passed, 1 error" in ran.output, ran.output
+    assert "ValueError: in the teardown" in ran.output
+    assert ran.output.count("wide gone") == 1
+    (note,) = ran.report["notes"]
+    assert note.endswith("test_that_cannot_be_set_up_again: cannot be set up once more: LookupError: no more")
 
 
 def test_what_a_wider_fixture_holds_is_not_left_behind_by_a_test(run: Run) -> None:
