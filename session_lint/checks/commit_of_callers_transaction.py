@@ -18,12 +18,11 @@ def check(context: Context) -> Iterator[Finding]:
     yield from _managed(context)
     committed: dict[tuple[str, object], list[Split]] = {}
     called: dict[tuple[str, object], list[Split]] = {}
-    for split in context.project.splits.of(context.module):
-        if split.flag:
-            # Who calls it decides whether it commits: there is nothing wrong with the function itself.
-            called.setdefault((split.caller.name, split.call.place), []).append(split)
-        else:
-            committed.setdefault((split.by.name, split.commit.place), []).append(split)
+    for split in context.project.splits.at_calls(context.module):
+        # Who calls it decides whether it commits: there is nothing wrong with the function itself.
+        called.setdefault((split.caller.name, split.call.place), []).append(split)
+    for split in context.project.splits.at_commits(context.module):
+        committed.setdefault((split.by.name, split.commit.place), []).append(split)
     yield from [_at_the_call(context, splits[0]) for splits in called.values()]
     yield from [_at_the_commit(context, splits) for splits in committed.values()]
 

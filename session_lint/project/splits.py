@@ -51,19 +51,39 @@ class Splits:
 
     def __init__(self, project: Project) -> None:
         self._project = project
-        self._found: dict[Module, list[Split]] | None = None
+        self._at_commits: dict[Module, list[Split]] | None = None
+        self._of_flow: dict[int, list[Split]] = {}
 
-    def of(self, module: Module) -> list[Split]:
-        """Those with the commit in the module, or the call that decides about it."""
-        if self._found is None:
-            self._found = {}
+    def at_calls(self, module: Module) -> list[Split]:
+        """Those whose caller stands in the module, and decides by a flag that the function commits."""
+        return [split for flow in self._flows(module) for split in self._in(flow) if split.flag]
+
+    def at_commits(self, module: Module) -> list[Split]:
+        """Those whose commit stands in the module."""
+        if self._at_commits is None:
+            # Without looking at its callers, which takes the flows of the whole project: most modules commit nothing
+            # that was handed to them.
+            if not any([_commits_for_others(flow) for flow in self._flows(module)]):
+                return []
+            self._at_commits = {}
             for flow in self._project.all_flows():
-                for event in flow.events:
-                    if event.kind == result.SPLIT and event.session is not None and not event.session.savepoints:
-                        for split in self._at(flow, event):
-                            to_blame = split.caller if split.flag else split.by
-                            self._found.setdefault(to_blame.reference.module, []).append(split)
-        return self._found.get(module, [])
+                for split in self._in(flow):
+                    if not split.flag:
+                        self._at_commits.setdefault(split.by.reference.module, []).append(split)
+        return self._at_commits.get(module, [])
+
+    def _flows(self, module: Module) -> list[FunctionFlow]:
+        flows = [self._project.flow(reference) for reference in self._project.functions(module)]
+        return [flow for flow in flows if flow is not None]
+
+    def _in(self, flow: FunctionFlow) -> list[Split]:
+        """Those whose caller is the function."""
+        key = id(flow.reference.function)
+        if key not in self._of_flow:
+            events = [event for event in flow.events if event.kind == result.SPLIT and event.session is not None]
+            whole = [event for event in events if event.session is not None and not event.session.savepoints]
+            self._of_flow[key] = [split for event in whole for split in self._at(flow, event)]
+        return self._of_flow[key]
 
     def _at(self, flow: FunctionFlow, event: Event) -> list[Split]:
         """Those of one call: one for each commit behind it."""
@@ -87,6 +107,16 @@ class Splits:
                     yield callee, event
                 elif depth > 0:
                     yield from self._commits(callee, event.place, event.identity, depth - 1)
+
+
+def _commits_for_others(flow: FunctionFlow) -> bool:
+    """Whether the function itself commits a session that it has not opened."""
+    return any(
+        [
+            event.kind == result.COMMITTED and event.detail is None and not event.identity[0].startswith("@")
+            for event in flow.events
+        ]
+    )
 
 
 def _split(flow: FunctionFlow, event: Event, by: FunctionFlow, commit: Event) -> Split:
