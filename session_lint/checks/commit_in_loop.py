@@ -18,25 +18,45 @@ _BATCH_WORDS = ("batch", "chunk", "page", "slice", "partition", "retr", "attempt
 
 @rule("SES104", "commit-in-loop", Severity.WARNING)
 def check(context: Context) -> Iterator[Finding]:
-    seen = set()
-    for flow, event in context.events(result.COMMITTED):
-        loop = _loop_of(event)
-        if loop is None or event.place in seen or event.session is None or not _works_on_items(flow, event, loop):
-            continue
-        seen.add(event.place)
-        info = flow.sessions[event.identity]
-        message = (
-            f"{event.text} runs once per item of the loop: if a later item fails, the earlier ones stay committed; "
-            "commit once after the loop, or make each item's work resumable"
-        )
-        confidence = certainty(info, Confidence.LIKELY)
-        if not _only_writes(flow, loop):
-            # Something else happens for each item, which the commit may have to keep pace with.
-            confidence = Confidence.POSSIBLE
-        if event.detail is not None:
-            # The callee may well be a unit of work of its own, which is called for each item on purpose.
-            confidence = Confidence.POSSIBLE
-        yield context.finding(flow, event.place, message, confidence, history(event.session, "wrote"))
+    for flow in context.flows():
+        found: dict[ir.Place, list[tuple[Event, ir.For]]] = {}
+        for event in flow.events:
+            loop = _loop_of(event) if event.kind == result.COMMITTED and event.session is not None else None
+            if loop is not None and _works_on_items(flow, event, loop):
+                # One commit after the outermost loop takes the place of all of them.
+                found.setdefault(_outermost(event, loop).place, []).append((event, loop))
+        for commits in found.values():
+            yield _finding(context, flow, commits)
+
+
+def _outermost(event: Event, loop: ir.For) -> ir.For:
+    loops = [frame.node for frame in event.frames if frame.kind == "for" and isinstance(frame.node, ir.For)]
+    return loops[0] if loops else loop
+
+
+def _finding(context: Context, flow: FunctionFlow, commits: list[tuple[Event, ir.For]]) -> Finding:
+    """One for all commits of a loop, at the surest one, the first of them."""
+    judged = sorted(
+        [(_confidence(flow, event, loop).rank, event.place, event, loop) for event, loop in commits],
+        key=lambda item: item[:2],
+    )
+    event, loop = judged[0][2:]
+    lines = sorted({other.place[0] for other, _ in commits} - {event.place[0]})
+    more = f" (and so do those in line {', '.join([str(line) for line in lines])})" if lines else ""
+    message = (
+        f"{event.text} runs once per item of the loop{more}: if a later item fails, the earlier ones stay committed; "
+        "commit once after the loop, or make each item's work resumable"
+    )
+    trail = history(event.session, "wrote") if event.session is not None else []
+    return context.finding(flow, event.place, message, _confidence(flow, event, loop), trail)
+
+
+def _confidence(flow: FunctionFlow, event: Event, loop: ir.For) -> Confidence:
+    if not _only_writes(flow, loop) or event.detail is not None:
+        # Something else happens for each item, which the commit may have to keep pace with; or a callee commits,
+        # which may well be a unit of work of its own that is called for each item on purpose.
+        return Confidence.POSSIBLE
+    return certainty(flow.sessions[event.identity], Confidence.LIKELY)
 
 
 def _loop_of(event: Event) -> ir.For | None:

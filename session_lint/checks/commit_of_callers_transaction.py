@@ -28,7 +28,7 @@ def check(context: Context) -> Iterator[Finding]:
 
 
 def _at_the_commit(context: Context, splits: list[Split]) -> Finding:
-    splits = sorted(splits, key=lambda split: -_confidence(context, split).rank)
+    splits = sorted(splits, key=lambda split: _confidence(context, split).rank)
     first = splits[0]
     flow, name, caller = first.by, first.by.reference.function.name, first.caller.reference.function.name
     message = (

@@ -45,7 +45,7 @@ def _users(context: Context, flow: FunctionFlow) -> Iterator[tuple[Swallower, li
         judged = [
             use._replace(confidence=use.confidence.at_most(context.habitat(use.flow.reference.module))) for use in uses
         ]
-        yield swallower, sorted(judged, key=lambda use: (-use.confidence.rank, use.flow.reference.module.path))
+        yield swallower, sorted(judged, key=lambda use: (use.confidence.rank, use.flow.reference.module.path))
 
 
 def _own(context: Context, flow: FunctionFlow) -> Iterator[tuple[Finding, Path, ir.Place | None]]:

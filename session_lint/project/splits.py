@@ -131,7 +131,8 @@ def _split(flow: FunctionFlow, event: Event, by: FunctionFlow, commit: Event) ->
         is_writing = other.kind == result.WROTE or (other.kind == result.COMMITTED and other.session.dirty)
         later += [other] if is_writing and other.identity == event.identity else []
     # What the turns of a loop write before and after this one are other items.
-    before = wrote.place < event.place and any(
+    is_earlier = wrote.place < event.place
+    before = is_earlier and any(
         other.kind == result.WROTE and not other.detail and other.place == wrote.place for other in flow.events
     )
     return Split(
@@ -143,7 +144,7 @@ def _split(flow: FunctionFlow, event: Event, by: FunctionFlow, commit: Event) ->
         _flag(by, commit),
         wrote,
         min(later, key=lambda other: other.place, default=None),
-        _undoes(event, wrote.place),
+        is_earlier and _undoes(event, wrote.place),
         before and any(not other.detail and other.place > event.place for other in later),
     )
 
