@@ -52,8 +52,9 @@ class Probe:
     def __init__(self, observers: Observers | None = None, *, thorough: bool = False) -> None:
         """thorough: know all callers of every operation, and of every COMMIT which transaction it ends.
 
-        That costs a query for each transaction that writes. Otherwise an operation knows its own line, and only the
-        place that opened a session or connection all its callers.
+        That costs a query for each transaction that writes, and walks over the whole stack. Otherwise what opens,
+        executes, commits or throws writes away knows its own line, and the rest no place: most of the probe's cost
+        is in looking for places.
         """
         self.recording = Recording()
         self.lost = ""
@@ -77,12 +78,13 @@ class Probe:
         """Attach the hooks to all engines, pools and sessions, those that exist and those to come."""
         hooks: dict[Any, str] = {
             Pool: "checkout checkin detach invalidate",
-            Engine: "begin commit rollback savepoint release_savepoint rollback_savepoint "
+            Engine: "commit rollback savepoint release_savepoint rollback_savepoint "
             "before_cursor_execute after_cursor_execute handle_error",
             Session: "after_begin after_transaction_end pending_to_transient",
         }
         if self._thorough:
             hooks[Session] += " do_orm_execute"
+            hooks[Engine] += " begin"
         for target, names in hooks.items():
             for name in names.split():
                 event.listen(target, name, self._guarded(getattr(self, f"_{name}")))
@@ -133,7 +135,7 @@ class Probe:
         Session.__init__ = init  # type: ignore[assignment,method-assign,unused-ignore]
 
     def _made(self, session: Session) -> None:
-        record = self._sessions.made(session, here(3))
+        record = self._sessions.made(session, here(3, self._depth))
         record.recording, record.exempt = self.recording, self.exempt
         self.recording.sessions.append(record)
 
@@ -141,12 +143,13 @@ class Probe:
 
     def _checkout(self, dbapi_connection: Any, record: Any, proxy: Any) -> None:
         recording, who = self.recording, whoever()
-        use = ConnectionUse(len(recording.uses) + 1, here(4), who, proxy, record)
+        use = ConnectionUse(len(recording.uses) + 1, here(4, self._depth), who, proxy, record)
         use.exempt = self.exempt
         recording.uses.append(use)
         self._uses[id(record)] = use
         self._by_proxy[id(proxy)] = use
-        recording.add(Kind.CHECKOUT, use.opened, use, who)
+        if self._thorough:
+            recording.add(Kind.CHECKOUT, use.opened, use, who)
 
     def _checkin(self, dbapi_connection: Any, record: Any) -> None:
         use = self._ended(record, Kind.CHECKIN)
@@ -161,9 +164,9 @@ class Probe:
         if use is None:
             return None
         self._by_proxy.pop(id(use.proxy), None)
-        self.recording.add(kind, here(5, 1), use, whoever())
+        if self._thorough:
+            self.recording.add(kind, here(5, 1), use, whoever())
         use.outcome, use.seconds = kind, time.monotonic() - use.since
-        use.in_transaction = False
         use.in_flight.clear()
         use.proxy = use.pool_record = None
         return use
@@ -179,9 +182,9 @@ class Probe:
 
     def use_of(self, connection: Any) -> ConnectionUse | None:
         """What is known of the connection that this Connection of SQLAlchemy works on."""
-        if connection.closed or connection.invalidated:
-            return None
-        use = self._by_proxy.get(id(connection.connection))
+        # The property `connection` would connect anew where the connection was lost, and asking for that first is slow.
+        proxy = connection._dbapi_connection
+        use = self._by_proxy.get(id(proxy)) if proxy is not None else None
         if use is not None and use.engine is None:
             use.engine = connection.engine
         return use
@@ -191,10 +194,7 @@ class Probe:
         return self.recording.add(kind, here(4, self._depth), use, whoever()) if use is not None else None
 
     def _begin(self, connection: Any) -> None:
-        operation = self._engine(Kind.BEGIN, connection)
-        if operation is not None and operation.use is not None:
-            operation.use.in_transaction = True
-            operation.use.aborted_by = None
+        self._engine(Kind.BEGIN, connection)
 
     def _commit(self, connection: Any) -> None:
         operation = self._engine(Kind.COMMIT, connection)
@@ -209,14 +209,15 @@ class Probe:
             if "aborted" in state or not state:
                 operation.aborted = True
                 self.recording.aborted_commits.append((operation, state))
-        use.in_transaction = False
+        use.aborted_by = None
         self._watch_wait(use, operation.who)
 
     def _rollback(self, connection: Any) -> None:
-        operation = self._engine(Kind.ROLLBACK, connection)
-        if operation is not None and operation.use is not None:
-            operation.use.in_transaction = False
-            operation.use.aborted_by = None
+        use = self.use_of(connection)
+        if use is not None:
+            if self._thorough or use.writes or use.aborted_by is not None:
+                self.recording.add(Kind.ROLLBACK, here(3, self._depth), use, whoever())
+            use.aborted_by = None
 
     def _savepoint(self, connection: Any, name: Any) -> None:
         self._engine(Kind.SAVEPOINT, connection)
@@ -241,6 +242,7 @@ class Probe:
             if other != who and not other.gone:
                 self.recording.overlaps.append((running, operation))
         use.in_flight[who] = operation
+        use.writes = use.writes or operation.writes
 
     def _after_cursor_execute(self, connection: Any, *_: Any) -> None:
         use = self.use_of(connection)

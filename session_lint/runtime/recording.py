@@ -6,7 +6,6 @@ import enum
 import re
 import threading
 import time
-import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -117,7 +116,7 @@ class ConnectionUse:
     outcome: Kind | None = None
     since: float = field(default_factory=time.monotonic)
     seconds: float = 0.0
-    in_transaction: bool = False
+    writes: bool = False
     xid: str = ""
     aborted_by: Operation | None = None
     in_flight: dict[Who, Operation] = field(default_factory=dict)
@@ -199,17 +198,19 @@ class Recording:
 
 
 class Sessions:
-    """Which record belongs to which session; a session that nobody holds any more is forgotten."""
+    """Which record belongs to which session: an attribute of the session, which is quicker than a weak mapping."""
 
     def __init__(self) -> None:
-        self._records: weakref.WeakKeyDictionary[Any, SessionRecord] = weakref.WeakKeyDictionary()
         self._count = 0
 
     def made(self, session: Any, opened: Frames) -> SessionRecord:
         self._count += 1
         record = SessionRecord(self._count, opened, type(session).__name__)
-        self._records[session] = record
+        session.__dict__[_RECORD] = record
         return record
 
     def of(self, session: Any) -> SessionRecord:
-        return self._records.get(session) or self.made(session, NOWHERE)
+        return session.__dict__.get(_RECORD) or self.made(session, NOWHERE)
+
+
+_RECORD = "_session_lint_record"
