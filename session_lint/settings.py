@@ -104,6 +104,12 @@ class Settings:
         return frozenset(ignored)
 
     @property
+    def words(self) -> tuple[str, ...]:
+        """The names by which code mentions the settings' session types and providers."""
+        named = {name.rpartition(".")[2] for name in (*self.session_types, *self.async_session_types, *self.providers)}
+        return tuple(sorted(named))
+
+    @property
     def cache_directory(self) -> Path | None:
         """Where the cache lies, None if it is off."""
         if not self.cache:

@@ -67,6 +67,9 @@ def test_the_wheel_is_whole(wheel: Path) -> None:
     assert "session_lint/py.typed" in names
     assert len(pages) >= 21
     assert {f"session_lint/rules/{page}" for page in pages} <= names
+    profiles = {path.name for path in (CHECKOUT / "session_lint" / "profiles").glob("*.toml")}
+    assert "pyramid.toml" in profiles
+    assert {f"session_lint/profiles/{profile}" for profile in profiles} <= names
 
 
 def test_an_installed_wheel_has_everything(binaries: Path, tmp_path: Path) -> None:

@@ -100,28 +100,30 @@ def _caught_by(kind: str, name: str, lineage: Lineage) -> str:
         return "never" if _beyond_exception(kind) else "always"
     if kind == ANY:
         return "never" if last in ("CancelledError", "GeneratorExit", "KeyboardInterrupt", "SystemExit") else "maybe"
-    if kind in (INTEGRITY, DATABASE) and _is_no_database_type(name, lineage):
-        return "never"
+    if kind in (INTEGRITY, DATABASE):
+        own = lineage(name)
+        return _database_caught_by(kind, name) if own is None else _caught_by_class(own)
+    return _class_caught_by(kind, name, lineage)
+
+
+def _database_caught_by(kind: str, name: str) -> str:
+    """For a class of SQLAlchemy, of a driver, or of somebody else."""
+    last = name.rpartition(".")[2]
     if kind == INTEGRITY:
         if last in _SQLALCHEMY or last in _INTEGRITY or last in ("DatabaseError", "Error"):
             return "always"
         return "maybe" if is_database_type(name) and last not in _OPERATIONAL else "never"
-    if kind == DATABASE:
-        if last in _SQLALCHEMY:
-            return "always"
-        if last in _INTEGRITY:
-            return "never"
-        return "maybe" if last in _OPERATIONAL or is_database_type(name) else "never"
-    return _class_caught_by(kind, name, lineage)
+    if last in _SQLALCHEMY:
+        return "always"
+    if last in _INTEGRITY:
+        return "never"
+    return "maybe" if last in _OPERATIONAL or is_database_type(name) else "never"
 
 
-def _is_no_database_type(name: str, lineage: Lineage) -> bool:
-    """Whether it is a class of the project that neither SQLAlchemy nor a driver raises, whatever it is called."""
-    own = lineage(name)
-    if own is None:
-        return False
+def _caught_by_class(own: tuple[str, ...]) -> str:
+    """For a class of the project: only what inherits from a database error is ever raised by a statement."""
     parents = [parent.rpartition(".")[2] for parent in own[1:]]
-    return not any([parent in (*_SQLALCHEMY, *_INTEGRITY, *_OPERATIONAL) for parent in parents])
+    return "maybe" if any([parent in (*_SQLALCHEMY, *_INTEGRITY, *_OPERATIONAL) for parent in parents]) else "never"
 
 
 def _beyond_exception(kind: str) -> bool:

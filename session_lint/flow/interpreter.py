@@ -342,7 +342,7 @@ class Interpreter(Evaluation):
                 if (
                     verdict == "maybe"
                     and error.kind == errors.ANY
-                    and not any([errors.is_database_type(n) for n in types])
+                    and not any([errors.is_database_type(n) or self.project.means_failure(n) for n in types])
                 ):
                     # `except ValueError`: what broke the session was no ValueError.
                     taken = [pair for pair in pairs if not _is_broken(pair[0])]

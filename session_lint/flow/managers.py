@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from session_lint import ir
+from session_lint.findings import Confidence
 from session_lint.flow import errors, result
 from session_lint.flow import operations as ops
 from session_lint.flow.errors import Error
@@ -160,6 +161,10 @@ class Managers(Starts):
     def _enter_unknown(self, value: Value, state: State, node: ir.With, item: ir.WithItem) -> Entered:
         """`with something_unknown() as x`: x is a session if what is done with it leaves no other choice."""
         if isinstance(item.target, ir.Name) and len(item.target.path) == 1:
+            called = item.value.function if isinstance(item.value, ir.Call) else item.value
+            if self.project.profiles.is_manager(self.module, called):
+                named = SessionType("session", node.is_async, Confidence.LIKELY)
+                return [self._provided(named, state, node, item, None, "foreign")]
             statics = self.project.statics
             seen = statics.usage(self.flow.reference).get(item.target.path)
             kind = shapes.recognise(item.target.path[0], seen, statics.uses_sqlalchemy(self.module))

@@ -177,8 +177,9 @@ class Variables(Effects):
         if kind is None or seen is None or not seen.methods & shapes.ONLY_DATABASES:
             return state, None
         place = self.statement.place if self.statement is not None else ir.NOWHERE
-        if path[-2:] == ("request", "db") and self.project.imports("zope.sqlalchemy", "pyramid_tm", "pyramid"):
-            info = SessionInfo(path, ".".join(path), result.AMBIENT, kind, place, None, "pyramid")
+        profile = self.project.profiles.of_attribute(path)
+        if profile is not None:
+            info = SessionInfo(path, ".".join(path), result.AMBIENT, kind, place, None, profile.name)
             if path not in state.sessions:
                 state = self.track(info, SessionState(), state)
             return state.bind(path, Session(path)), Session(path)

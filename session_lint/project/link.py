@@ -19,6 +19,7 @@ from session_lint.project.entry_points import EntryPoints
 from session_lint.project.kept import KeptSessions
 from session_lint.project.modules import ClassRef, External, FunctionRef, Module, SymbolTable
 from session_lint.project.ownership import Ownership
+from session_lint.project.profiles import Profiles
 from session_lint.project.provider import Provider
 from session_lint.project.removals import Removals
 from session_lint.project.splits import Splits
@@ -47,6 +48,7 @@ class Project:
         self.entry_points = EntryPoints(self)
         self.kept = KeptSessions(self)
         self.removals = Removals(self)
+        self.profiles = Profiles(self)
         self.splits = Splits(self)
         self.swallows = Swallows(self)
         self._locals: dict[int, dict[str, Value]] = {}
@@ -75,6 +77,8 @@ class Project:
 
     def provider(self, reference: FunctionRef, constants: Constants = ()) -> Provider:
         """What a session generator does at its end."""
+        if self.profiles.is_provider(reference):
+            return Provider(seen=True, may_commit=True)
         return self.summaries.provider(reference, constants)
 
     def provider_of(self, value: Value) -> FunctionRef | None:
@@ -206,6 +210,8 @@ class Project:
 
     def _find_lineage(self, name: str) -> tuple[str, ...] | None:
         last = name.rpartition(".")[2]
+        if self.means_failure(name):
+            return (name, "SQLAlchemyError")
         for module in self.table.modules:
             definition = module.classes.get(last)
             if definition is not None and name in (f"{module.name}.{last}", last):
@@ -217,6 +223,10 @@ class Project:
         if self._packages is None:
             self._packages = {part for module in self.table.modules for part in module.name.split(".")[:-1]}
         return () if "." in name and name.partition(".")[0] in self._packages else None
+
+    def means_failure(self, name: str) -> bool:
+        """Whether the settings say that a class is raised where a statement has failed."""
+        return any([name == said or name.endswith(f".{said}") for said in self.settings.exceptions])
 
     def holds_session(self, reference: ClassRef) -> bool:
         """Whether objects of the class keep a session."""

@@ -10,6 +10,7 @@ from session_lint.flow.result import FunctionFlow, SessionInfo
 from session_lint.flow.values import Instance, Path
 from session_lint.project.call_graph import Caller, open_ways
 from session_lint.project.modules import ClassRef, FunctionRef
+from session_lint.project.profiles import Profile
 
 if TYPE_CHECKING:
     from session_lint.project.link import Project
@@ -35,10 +36,10 @@ class Owner(NamedTuple):
 
 _NOBODY = Owner(UNKNOWN, "who owns it can't be seen", Confidence.POSSIBLE)
 _BADNESS = {CLEANED: 0, KEPT: 1, EXPOSED: 1, UNKNOWN: 2}
-_FRAMEWORKS = {
-    "flask": Owner(CLEANED, "Flask-SQLAlchemy removes its session after every request", Confidence.LIKELY),
-    "pyramid": Owner(CLEANED, "the transaction manager ends it with the request", Confidence.LIKELY, commits=True),
-}
+
+
+def _by_framework(profile: Profile) -> Owner:
+    return Owner(CLEANED, profile.why, Confidence.LIKELY, profile.commits)
 
 
 def _worst(owners: list[Owner]) -> Owner:
@@ -75,7 +76,7 @@ class Ownership:
                 return Owner(UNKNOWN, f"{info.name} is rolled back or closed elsewhere", Confidence.POSSIBLE)
             return Owner(KEPT, f"{info.name} lives as long as the process", Confidence.LIKELY)
         if info.origin == result.AMBIENT and info.framework:
-            return _FRAMEWORKS[info.framework]
+            return _by_framework(self._project.profiles.named(info.framework))
         if info.origin == result.INJECTED and info.provider is not None:
             owner = self._provider(info.provider)
             if info.provider.function.is_generator or not self._project.call_graph.callers(
@@ -84,15 +85,35 @@ class Ownership:
                 return owner
             # A decorator fills the parameter in only where the caller does not.
             return _worst([owner, self._callers(flow, info)])
+        if info.origin == result.INJECTED and self._is_of_settings(flow, info):
+            return Owner(CLEANED, "the settings name what provides and closes it", Confidence.LIKELY)
         if info.origin in (result.LOCAL, result.PROVIDED, result.ITERATED):
             return Owner(CLEANED, "it is opened here", Confidence.CERTAIN)
         if info.origin == result.CAPTURED:
             return self._captured(flow, info)
+        profile = self._profile(flow, info)
+        if profile is not None:
+            return _by_framework(profile)
         if info.origin in (result.PARAMETER, result.ATTRIBUTE):
             return self._callers(flow, info)
         if info.origin == result.AMBIENT:
             return Owner(UNKNOWN, "a scoped session is removed by whoever ends its scope", Confidence.POSSIBLE)
         return _NOBODY
+
+    def _is_of_settings(self, flow: FunctionFlow, info: SessionInfo) -> bool:
+        for parameter in flow.reference.function.parameters:
+            if info.identity == (parameter.name,):
+                _, dependency = self._project.parameter(flow.reference, parameter)
+                return dependency is not None and self._project.profiles.is_dependency(dependency.provider)
+        return False
+
+    def _profile(self, flow: FunctionFlow, info: SessionInfo) -> Profile | None:
+        """The framework that calls the function with the session, or that calls what ends it."""
+        if info.origin == result.PARAMETER:
+            return self._project.profiles.of_handler(flow.reference)
+        if info.origin == result.ATTRIBUTE and len(info.identity) == 2:
+            return self._project.profiles.of_object(flow.reference, info.identity[1])
+        return None
 
     def _provider(self, reference: FunctionRef) -> Owner:
         provider = self._project.provider(reference)

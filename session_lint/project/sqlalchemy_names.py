@@ -76,9 +76,6 @@ CONTEXT_MANAGERS = ("contextlib.contextmanager", "contextlib.asynccontextmanager
 WRITING_STATEMENTS = ("insert", "update", "delete", "on_conflict_do_nothing", "on_conflict_do_update")
 PACKAGES = ("sqlalchemy", "sqlmodel", "flask_sqlalchemy", "advanced_alchemy", "geoalchemy2")
 
-# Sessions that people reach through an attribute of something they did not make.
-FRAMEWORK_ATTRIBUTES = ("request.db", "request.db_session", "request.dbsession", "self.request.db")
-
 
 def session_class(name: str) -> Value:
     """The session class of that dotted name, or None."""

@@ -152,7 +152,7 @@ class Statics:
             return None
         if isinstance(value, Extension):
             if name == "session":
-                return Registry((*value.identity, "session"), False, "flask")
+                return Registry((*value.identity, "session"), False, "flask_sqlalchemy")
             return Engine(False, Confidence.CERTAIN) if name in ("engine", "get_engine") else None
         if isinstance(value, ModuleValue) and isinstance(value.reference, ModuleRef):
             return self.name(value.reference.module, (name,))

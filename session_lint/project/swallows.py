@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from session_lint import ir
 from session_lint.findings import Confidence
 from session_lint.flow import result
-from session_lint.flow.result import Event, FunctionFlow
+from session_lint.flow.result import Event, Exit, FunctionFlow
 from session_lint.flow.state import BROKEN, FAILED, SessionState
 from session_lint.flow.values import Path
 
@@ -80,6 +80,8 @@ class Swallows:
 
     def users(self, flow: FunctionFlow) -> Iterator[tuple[Swallower, list[Use]]]:
         """For each handler of a function: who suffers from what it swallows."""
+        if not any([_leaves_broken(way) for way in flow.exits]):
+            return
         if self._uses is None:
             self._uses = self._find()
         for key, uses in self._uses.items():
@@ -98,6 +100,11 @@ class Swallows:
                     found.setdefault(key, []).append(use)
                     self._swallowers.setdefault(key, swallower)
         return found
+
+
+def _leaves_broken(way: Exit) -> bool:
+    """Whether the function returns normally with a failed session."""
+    return way.error is None and any([session.transaction in BROKEN for session in way.state.sessions.values()])
 
 
 def _uses(flow: FunctionFlow) -> Iterator[Use]:

@@ -43,7 +43,7 @@ class File:
     hand. digest: of its content. matters: it may hold a session. comments: of a file that does not matter, the
     silencing comments that may be wrong all the same, as plain data. problem: why it can't be judged. checked:
     whether its syntax is known to be good or bad; only asked of files that don't matter, the others are parsed
-    anyway. passing: the problem may be gone the next time.
+    anyway. passing: the problem may be gone the next time. words: those of the settings that mean a session.
     """
 
     source: SourceFile
@@ -58,6 +58,7 @@ class File:
     checked: bool = False
     passing: bool = False
     signature: tuple[int, int, int] | None = None
+    words: tuple[str, ...] = ()
 
     @property
     def path(self) -> str:
@@ -85,7 +86,7 @@ class File:
     @property
     def key(self) -> str:
         """What the file's IR depends on."""
-        return f"{self.digest} {self.name} {self.is_package}"
+        return f"{self.digest} {self.name} {self.is_package} {' '.join(self.words)}".rstrip()
 
 
 @dataclass(slots=True)
@@ -98,6 +99,7 @@ class Inventory:
     files: list[File]
     problems: list[str]
     scope: str
+    name: str
     known: dict[str, Plain]
     root: str
     memory: Memory
@@ -129,10 +131,13 @@ def take(paths: Sequence[Path], settings: Settings, stdin: Source | None, cache:
             real = source.real or os.path.realpath(source.name)
             if real not in files:
                 files[real] = File(source, root, False)
-    known = cache.get("index", scope or "")
+    name = f"{scope or ''} {' '.join(settings.words)}"
+    known = cache.get("index", name)
     ordered = sorted(files.values(), key=lambda file: file.source.display)
     index = known if isinstance(known, dict) else {}
-    inventory = Inventory(ordered, found.problems, scope or "", index, root, memory)
+    inventory = Inventory(ordered, found.problems, scope or "", name, index, root, memory)
+    for file in ordered:
+        file.words = settings.words
     unchanged = [_look(file, inventory.known) for file in ordered]
     inventory.changed = not all(unchanged) or (scope is not None and len(inventory.known) != len(ordered))
     return inventory
@@ -191,7 +196,7 @@ def _look(file: File, known: dict[str, Plain]) -> bool:
 
 def _examine(file: File, data: bytes) -> None:
     file.digest = blake2b(data, digest_size=16).hexdigest()
-    file.matters = may_matter(data)
+    file.matters = may_matter(data, file.words)
     file.lines = data.count(b"\n") + (not data.endswith(b"\n") and bool(data))
     if file.matters:
         return
@@ -227,7 +232,7 @@ def remember(inventory: Inventory, cache: Cache) -> None:
         rest = [item for item in inventory.known.items() if item[0] not in index]
         index = {**dict(rest[-_LOOSE:]), **index}
     if index != inventory.known:
-        cache.put("index", inventory.scope, index)
+        cache.put("index", inventory.name, index)
 
 
 def unchecked(files: Iterable[File]) -> list[File]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 WORDS = (
     b"ession",
     b"sqlalchemy",
@@ -22,6 +24,6 @@ WORDS = (
 )
 
 
-def may_matter(data: bytes) -> bool:
-    """Whether the file has any of the words."""
-    return any([word in data for word in WORDS])
+def may_matter(data: bytes, own: Sequence[str] = ()) -> bool:
+    """Whether the file has any of the words. own: those that the settings add."""
+    return any([word in data for word in WORDS]) or any([word.encode() in data for word in own])

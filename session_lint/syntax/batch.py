@@ -100,4 +100,4 @@ def _cost(file: File) -> int:
 
 
 def _job(file: File) -> Job:
-    return Job(file.source.name, file.data, file.name, file.is_package, file.matters)
+    return Job(file.source.name, file.data, file.name, file.is_package, file.matters, file.words)

@@ -35,17 +35,18 @@ class Lowered(NamedTuple):
     left_out: tuple[Problem, ...]
 
 
-def lower(text: str, package: str, is_package: bool = False) -> Lowered:
+def lower(text: str, package: str, is_package: bool = False, words: Sequence[str] = ()) -> Lowered:
     """The IR of a module's source.
 
-    package: the module's dotted name, from which relative imports are resolved.
+    package: the module's dotted name, from which relative imports are resolved. words: names that mean a session in
+    this project.
 
     Raises:
         Problem: neither this Python nor LibCST can parse it, or it is nested too deeply.
     """
     text = text.replace("\r\n", "\n").replace("\r", "\n").lstrip("\ufeff")
     lines = [f"{line}\n" for line in text.split("\n")]
-    reader = _Reader(package, is_package)
+    reader = _Reader(package, is_package, words)
     try:
         reader.read(text, lines)
     except RecursionError as error:
@@ -96,9 +97,10 @@ class _Refused(Exception):  # noqa: N818 - it is reported, not handled
 class _Reader:
     """Reads one file. body, functions, left_out: what it has found so far."""
 
-    def __init__(self, package: str, is_package: bool) -> None:
+    def __init__(self, package: str, is_package: bool, words: Sequence[str]) -> None:
         self._package = package
         self._is_package = is_package
+        self._words = words
         self.body: list[ir.Stmt] = []
         self.functions = 0
         self.left_out: list[Problem] = []
@@ -113,7 +115,7 @@ class _Reader:
 
     def _read_tree(self, tree: ast.Module, lines: Sequence[str], offset: int) -> None:
         self.functions += _count_functions(tree)
-        for unit in relevance.units(tree, lines):
+        for unit in relevance.units(tree, lines, self._words):
             self._read_unit(unit, lines, offset)
 
     # --------------------------------------------------------------------------------- what ast can't read

@@ -119,17 +119,18 @@ def may_matter(lines: Sequence[str]) -> bool:
     return Text(lines).has(_WORDS + _HOLDS_SESSION, 1, len(lines))
 
 
-def units(tree: ast.Module, lines: Sequence[str]) -> list[Unit]:
+def units(tree: ast.Module, lines: Sequence[str], words: Sequence[str] = ()) -> list[Unit]:
     """The source of the statements that may matter, in the order of the file.
 
-    lines: the file's lines with their line ends.
+    lines: the file's lines with their line ends. words: names that mean a session in this project.
     """
-    return _Reader(Text(lines)).units(tree.body)
+    return _Reader(Text(lines), words).units(tree.body)
 
 
 class _Reader:
-    def __init__(self, text: Text) -> None:
+    def __init__(self, text: Text, words: Sequence[str]) -> None:
         self.text = text
+        self._known = frozenset(words)
         self._names: tuple[str, ...] = ()
 
     def units(self, body: Sequence[ast.stmt]) -> list[Unit]:
@@ -161,7 +162,7 @@ class _Reader:
         `Local = sessionmaker(engine)` makes `Local` such a word, `def current(): ... yield` over it makes
         `current` one.
         """
-        names: set[str] = set()
+        names: set[str] = set(self._known)
         for statement in body:
             if isinstance(statement, ast.Assign) and _length(statement) <= _SHORT and self._has_word(statement):
                 names.update([target.id for target in statement.targets if isinstance(target, ast.Name)])

@@ -16,7 +16,7 @@ PlainProblem = tuple[str, int, int]
 class Job(NamedTuple):
     """A file to work on. data: its bytes if they are at hand. module: its dotted name.
 
-    lower: False if only its syntax is to be checked.
+    lower: False if only its syntax is to be checked. words: those of the settings that mean a session.
     """
 
     path: str
@@ -24,6 +24,7 @@ class Job(NamedTuple):
     module: str
     is_package: bool
     lower: bool
+    words: tuple[str, ...] = ()
 
 
 def work(jobs: list[Job]) -> list[bytes]:
@@ -74,7 +75,7 @@ def _answer(job: Job) -> tuple[Any, ...]:
         if not job.lower:
             check_syntax(text)
             return ("good",)
-        module, left_out = lower(text, job.module, job.is_package)
+        module, left_out = lower(text, job.module, job.is_package, job.words)
         plain = ir.to_plain(module)
     except Problem as problem:
         return ("problem", plain_problem(problem))

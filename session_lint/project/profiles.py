@@ -1,0 +1,148 @@
+"""Frameworks that make and finish sessions for the code that uses them: what cannot be read off the project itself.
+
+What is known of each stands in a file of its own in `session_lint/profiles`:
+
+packages: it counts in projects that import one of them. commits: the framework commits when the code returns. why: who
+finishes the session, in words that fit into a message. And where its sessions are:
+
+attributes: dotted paths that hold one, by their last parts (`request.db`). managers: context managers that hand one
+out, by the last parts of their dotted names. handlers: decorators of functions that are called with one. classes: base
+classes, of which the framework always calls the finishers (methods).
+
+A project names its own functions and context managers in its settings (`providers`).
+"""
+
+from __future__ import annotations
+
+import sys
+from functools import cache
+from pathlib import Path as File
+from typing import TYPE_CHECKING, NamedTuple
+
+from session_lint import ir
+from session_lint.flow.values import ExternalValue, Function, Path, Value
+from session_lint.ir_queries import path_of
+from session_lint.project.modules import ClassRef, External, FunctionRef, Module
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+if TYPE_CHECKING:
+    from session_lint.project.link import Project
+
+_DIRECTORY = File(__file__).resolve().parent.parent / "profiles"
+_ENDS = frozenset({"close", "rollback", "remove", "aclose"})
+
+
+class Profile(NamedTuple):
+    """One framework; see above."""
+
+    name: str
+    packages: tuple[str, ...]
+    commits: bool
+    why: str
+    attributes: tuple[Path, ...] = ()
+    managers: tuple[Path, ...] = ()
+    handlers: tuple[str, ...] = ()
+    classes: tuple[str, ...] = ()
+    finishers: tuple[str, ...] = ()
+
+
+@cache
+def known_profiles() -> tuple[Profile, ...]:
+    """All of `session_lint/profiles`, by name."""
+    return tuple([_read(file) for file in sorted(_DIRECTORY.glob("*.toml"))])
+
+
+def _read(file: File) -> Profile:
+    table = tomllib.loads(file.read_text(encoding="utf-8"))
+    for key in ("attributes", "managers"):
+        table[key] = tuple([tuple(dotted.split(".")) for dotted in table.get(key, ())])
+    for key in ("packages", "handlers", "classes", "finishers"):
+        table[key] = tuple(table.get(key, ()))
+    return Profile(name=file.stem, **table)
+
+
+class Profiles:
+    """The frameworks that the project uses."""
+
+    def __init__(self, project: Project) -> None:
+        self._project = project
+        self._used: tuple[Profile, ...] | None = None
+        self._providers = frozenset(project.settings.providers)
+
+    @property
+    def used(self) -> tuple[Profile, ...]:
+        if self._used is None:
+            self._used = tuple([item for item in known_profiles() if self._project.imports(*item.packages)])
+        return self._used
+
+    def named(self, name: str) -> Profile:
+        """The profile of that name. Raises KeyError."""
+        return {profile.name: profile for profile in known_profiles()}[name]
+
+    def of_attribute(self, path: Path) -> Profile | None:
+        """The framework that has put a session there."""
+        for profile in self.used:
+            if any([path[-len(ending) :] == ending for ending in profile.attributes]):
+                return profile
+        return None
+
+    def is_manager(self, module: Module, called: ir.Expr) -> bool:
+        """Whether calling it gives a context manager that hands out a session and finishes it."""
+        path = path_of(called)
+        if not path:
+            return False
+        if any([path[-len(ending) :] == ending for profile in self.used for ending in profile.managers]):
+            return True
+        return bool(self._providers) and self._is_named(self._dotted(module, called))
+
+    def is_provider(self, reference: FunctionRef) -> bool:
+        """Whether the settings say that the function hands out sessions which it finishes."""
+        return bool(self._providers) and self._is_named(f"{reference.module.name}.{reference.function.qualname}")
+
+    def is_dependency(self, provider: Value) -> bool:
+        """Whether the settings say so of something that the project does not define."""
+        return isinstance(provider, ExternalValue) and provider.name in self._providers
+
+    def _is_named(self, dotted: str) -> bool:
+        return any([dotted == name or dotted.endswith(f".{name}") for name in self._providers])
+
+    def of_handler(self, reference: FunctionRef) -> Profile | None:
+        """The framework that calls a function with a session, which it finishes itself."""
+        for decorator in reference.function.decorators if self.used else ():
+            called = decorator.function if isinstance(decorator, ir.Call) else decorator
+            dotted = self._dotted(reference.module, called)
+            for profile in self.used:
+                if dotted in profile.handlers:
+                    return profile
+        return None
+
+    def of_object(self, reference: FunctionRef, attribute: str) -> Profile | None:
+        """The framework that always calls a method of the function's class that ends the session in an attribute."""
+        definition = reference.module.classes.get(reference.function.owner or "")
+        if definition is None:
+            return None
+        owner = ClassRef(reference.module, definition)
+        bases = [base.name for base in self._project.table.ancestors(owner) if isinstance(base, External)]
+        for profile in self.used:
+            if any([base in profile.classes for base in bases]):
+                methods = [self._project.table.method(owner, name) for name in profile.finishers]
+                if any([method is not None and self._ends(method, attribute) for method in methods]):
+                    return profile
+        return None
+
+    def _ends(self, method: FunctionRef, attribute: str) -> bool:
+        me = method.function.parameters[0].name if method.function.parameters else "self"
+        seen = self._project.statics.usage(method).get((me, attribute))
+        return seen is not None and bool(seen.methods & _ENDS)
+
+    def _dotted(self, module: Module, called: ir.Expr) -> str:
+        value = self._project.statics.expression(module, called)
+        if isinstance(value, ExternalValue):
+            return value.name
+        if isinstance(value, Function):
+            return f"{value.reference.module.name}.{value.reference.function.qualname}"
+        return ".".join(path_of(called))
