@@ -346,7 +346,7 @@ class Interpreter(Evaluation):
                 ):
                     # `except ValueError`: what broke the session was no ValueError.
                     taken = [pair for pair in pairs if not _is_broken(pair[0])]
-                self._run_handler(handler, taken, error, expected, result)
+                self._run_handler(node, handler, taken, error, expected, result)
                 if verdict == "always":
                     break
             else:
@@ -360,11 +360,17 @@ class Interpreter(Evaluation):
         return any([errors.caught(errors.INTEGRITY, names, self.project.lineage) == "always" for names in types])
 
     def _run_handler(
-        self, handler: ir.Handler, pairs: list[tuple[State, Error]], error: Error, expected: bool, result: Outcome
+        self,
+        node: ir.Try,
+        handler: ir.Handler,
+        pairs: list[tuple[State, Error]],
+        error: Error,
+        expected: bool,
+        result: Outcome,
     ) -> None:
         states = States()
         for state, caught in pairs:
-            states.add(self._swallow(state, caught, handler, expected))
+            states.add(self._swallow(state, caught, node, handler, expected))
         inner = Outcome()
         self._current_errors.append(error)
         self._error_names.append(handler.name or "")
@@ -374,10 +380,13 @@ class Interpreter(Evaluation):
         self._current_errors.pop()
         result.update(inner)
 
-    def _swallow(self, state: State, error: Error, handler: ir.Handler, expected: bool) -> State:
+    def _swallow(self, state: State, error: Error, node: ir.Try, handler: ir.Handler, expected: bool) -> State:
         """Remember who caught a session's failure; an author who expects database errors proves they happen."""
         for identity, session in state.sessions.items():
             if session.transaction in BROKEN:
+                earlier = session.witness.swallowed
+                if earlier is not None and not ir.within(earlier.place, node.place):
+                    continue  # Somebody else has swallowed it before; this error is another one.
                 if expected and session.transaction == "suspect" and session.witness.failed is not None:
                     session = session._replace(transaction="failed")
                 label = "the error is caught here" if handler.place != ir.NOWHERE else "the error is caught"

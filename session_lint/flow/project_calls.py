@@ -257,9 +257,12 @@ class ProjectCalls(ForeignCalls):
         splits = {root for root in contract.committed & identities.keys() if state.sessions[identities[root]].dirty}
         for root in splits:
             self.event(result.SPLIT, place, identities[root], label, state.sessions[identities[root]])
+        # One session under two names: what one of them ends includes what the other has left.
+        is_shared = len(set(identities.values())) < len(identities)
         for way in contract.ways:
             after = state
-            for root, effect in way.sessions:
+            effects = sorted(way.sessions, key=lambda pair: pair[1].reset) if is_shared else way.sessions
+            for root, effect in effects:
                 if root in identities:
                     identity = identities[root]
                     session = after.sessions[identity]
