@@ -25,7 +25,7 @@ from sqlalchemy.pool import Pool
 from session_lint.runtime import answers
 from session_lint.runtime.drivers import backend_pid, is_aborted, sqlstate
 from session_lint.runtime.observer import Observers
-from session_lint.runtime.places import here, waiting
+from session_lint.runtime.places import here, nearest, waiting
 from session_lint.runtime.recording import ConnectionUse, Kind, Operation, Recording, SessionRecord, Sessions, Who
 
 _SHORT = 200
@@ -135,7 +135,7 @@ class Probe:
         Session.__init__ = init  # type: ignore[assignment,method-assign,unused-ignore]
 
     def _made(self, session: Session) -> None:
-        record = self._sessions.made(session, here(3, self._depth))
+        record = self._sessions.made(session, here(3) if self._thorough else nearest("made"))
         record.recording, record.exempt = self.recording, self.exempt
         self.recording.sessions.append(record)
 
@@ -143,7 +143,8 @@ class Probe:
 
     def _checkout(self, dbapi_connection: Any, record: Any, proxy: Any) -> None:
         recording, who = self.recording, whoever()
-        use = ConnectionUse(len(recording.uses) + 1, here(4, self._depth), who, proxy, record)
+        opened = here(4) if self._thorough else nearest("checkout")
+        use = ConnectionUse(len(recording.uses) + 1, opened, who, proxy, record)
         use.exempt = self.exempt
         recording.uses.append(use)
         self._uses[id(record)] = use
@@ -235,7 +236,8 @@ class Probe:
         if use is None:
             return
         who = whoever()
-        operation = self.recording.add(Kind.STATEMENT, here(3, self._depth), use, who, statement[:_SHORT])
+        frames = here(3) if self._thorough else nearest("statement")
+        operation = self.recording.add(Kind.STATEMENT, frames, use, who, statement[:_SHORT])
         if self.asking and (table := operation.table) and table not in self.recording.rows_before:
             self.recording.rows_before.update(self.observers.of(use.engine).rows([table]))
         for other, running in tuple(use.in_flight.items()):
