@@ -78,7 +78,11 @@ def _leaking(context: Context, flow: FunctionFlow, info: SessionInfo) -> Iterato
     way = min(normal or sure, key=lambda way: way.place)
     session = way.state.sessions[info.identity]
     name = flow.reference.function.name
-    if not closes:
+    if way.error is not None and any([_is_handed_on(way, info) for way in flow.exits]):
+        message = (
+            f"if {way.error.text} raises, {info.name} is never closed: nobody else has it by then; close it in `except`"
+        )
+    elif not closes:
         message = f"{info.name} is opened in {name} and never closed; open it with `with`"
     elif way.error is None:
         message = f"{info.name} is not closed on the way out of {name} at line {way.place[0]}; open it with `with`"
@@ -89,6 +93,12 @@ def _leaking(context: Context, flow: FunctionFlow, info: SessionInfo) -> Iterato
     end = Mark(way.place, "control leaves here" if way.error is None else f"{way.error.text} may raise here")
     trail = [*history(session, "opened", "used", "wrote"), end]
     yield context.finding(flow, info.place, message, confidence_of(flow, info), trail)
+
+
+def _is_handed_on(way: Exit, info: SessionInfo) -> bool:
+    """Whether the function returns and somebody else has the session then."""
+    session = way.state.sessions.get(info.identity)
+    return way.error is None and session is not None and not session.owned and session.transaction != CLOSED
 
 
 def _leaks(way: Exit, info: SessionInfo) -> bool:

@@ -75,15 +75,26 @@ def _not_removed_by_threads(context: Context) -> Iterator[Finding]:
         name = info.identity[-1]
         if entry is None or entry.kind not in OWN_THREAD or not context.project.removals.of(name):
             continue
+        if name.startswith("@"):
+            continue  # The function has made the registry itself: its session goes with it, not with the thread.
         if any([_is_context(statement) for statement in ir.statements(flow.reference.function.body)]):
             continue
         message = (
-            f"{flow.name} runs in a thread of its own and never calls `{name}.remove()`: the session stays with "
-            "the thread, and so does what it leaves open; call it in `finally`"
+            f"{flow.name} runs in a thread of its own and {_does_not(flow, info.identity)} `{name}.remove()`: the "
+            "session stays with the thread, and so does what it leaves open; call it in `finally`"
         )
         place = entry.place if entry.module is context.module else flow.reference.function.place
         registry = Registry(info.identity[1:], info.type.is_async, "")
         yield context.finding(flow, place, message, Confidence.LIKELY, [_use(flow, registry)])
+
+
+def _does_not(flow: FunctionFlow, identity: Path) -> str:
+    """On which ways a function does not remove what it leaves open."""
+    ways = [way for way in flow.exits if _is_open(way, identity)]
+    failing = min([way.error for way in ways if way.error is not None], key=lambda error: error.place, default=None)
+    if failing is None or any([way.error is None for way in ways]):
+        return "never calls"
+    return f"does not call, if {failing.text} raises,"
 
 
 def _is_context(statement: ir.Stmt) -> bool:

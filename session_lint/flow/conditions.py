@@ -110,7 +110,18 @@ class Conditions(Managers):
                         verdict = left.value is right.value
                     elif right.value is None:
                         verdict = False
-                if verdict is not None and node.operator in ("is not", "!="):
-                    verdict = not verdict
-                pairs.append((after, verdict))
+                negated = node.operator in ("is not", "!=")
+                if (
+                    left is None
+                    and right == Const(None)
+                    and isinstance(node.left, ir.Name)
+                    and self._asked_often(node.left.path)
+                ):
+                    # `if session is None: session = ... finally: if session is None: ...` has two ways, not four.
+                    pairs += [
+                        (after.bind(node.left.path, Const(None)), not negated),
+                        (after.bind(node.left.path, Truth(True)), negated),
+                    ]
+                else:
+                    pairs.append((after, verdict if verdict is None else verdict is not negated))
         return pairs

@@ -104,7 +104,9 @@ class Splits:
                 if event.kind != result.COMMITTED or event.identity not in roots or callee is None:
                     continue
                 if event.detail is None:
-                    yield callee, event
+                    # What was written before the call is committed by the first of several commits.
+                    if event.session is None or not event.session.reset:
+                        yield callee, event
                 elif depth > 0:
                     yield from self._commits(callee, event.place, event.identity, depth - 1)
 
