@@ -89,7 +89,7 @@ class ForeignCalls(SessionCalls):
         if name in _NEVER_RETURN:
             outcome.raises.add(state, Error(_NEVER_RETURN[name], node.place, call_text(node)))
             return []
-        if callee is None and last in ("rollback", "close"):
+        if (callee is None or isinstance(callee, ExternalValue)) and last in ("rollback", "close"):
             state = self._finish_inner(path_of(node.function), last, node, state, outcome)
         if name in _CONSUMING and isinstance(first, Coroutine):
             self.not_awaited(first, state)
@@ -112,10 +112,28 @@ class ForeignCalls(SessionCalls):
     def _finish_inner(self, path: Path, method: str, node: ir.Call, state: State, outcome: Outcome) -> State:
         """`dao.rollback()` where `dao.db` is the session: an object is asked to finish what it holds."""
         kind = ops.ROLLBACK if method == "rollback" else ops.CLOSE
+        owner = path[:-1]
+        given = self._given_by(owner, state) if owner else set()
         for identity in list(state.sessions):
-            if len(path) > 1 and len(identity) >= len(path) and identity[: len(path) - 1] == path[:-1]:
+            holds = bool(owner) and len(identity) > len(owner) and identity[: len(owner)] == owner
+            if holds or identity in given:
                 state = self.operate(state, identity, kind, node.place, call_text(node), outcome)
         return state
+
+    def _given_by(self, registry: Path, state: State) -> set[Path]:
+        """`with Sessions() as session: ... Sessions.rollback()`: only a scoped_session can be called and asked."""
+        given: set[Path] = set()
+        for statement in self.project.table.bodies.statements(self.function.body):
+            pairs: list[tuple[ir.Expr | None, ir.Expr | None]] = []
+            if isinstance(statement, ir.With):
+                pairs = [(item.target, item.value) for item in statement.items]
+            elif isinstance(statement, ir.Assign):
+                pairs = [(target, statement.value) for target in statement.targets]
+            for target, value in pairs:
+                session = state.variables.get(target.path) if isinstance(target, ir.Name) else None
+                if isinstance(session, Session) and isinstance(value, ir.Call) and path_of(value.function) == registry:
+                    given.add(session.identity)
+        return given
 
     def _is_calm(self, function: ir.Expr, last: str) -> bool:
         if isinstance(function, ir.Name):
