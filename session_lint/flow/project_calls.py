@@ -79,6 +79,7 @@ class ProjectCalls(ForeignCalls):
         bindings = self._bind(callee, arguments)
         if is_abstract(function) and not (function.is_async and purpose in ("dropped", "attribute")):
             # Which of its implementations runs can't be seen; what it gives is what its annotation says.
+            self._note_handing(reference, node.place, self._handed(callee, bindings, state))
             called = self.unknown_call(node, arguments, state, outcome, call_text(node), False)
             return self._giving(self._result(callee, bindings), [after for after, _ in called], node)
         if function.is_generator:
@@ -212,6 +213,11 @@ class ProjectCalls(ForeignCalls):
                 if identity[: len(receiver.path)] == receiver.path:
                     root = (me, *identity[len(receiver.path) :])
                     handed[root] = identity
+            for path, value in state.variables.items() if receiver.path else ():
+                # `self.session = Session(engine)`: the method finds it in the object.
+                if isinstance(value, Session) and len(path) > 1 and path[: len(receiver.path)] == receiver.path:
+                    root = (me, *path[len(receiver.path) :])
+                    handed[root] = value.identity
         return handed
 
     def _note_handing(self, callee: FunctionRef, place: ir.Place, handed: dict[Path, Path]) -> None:
