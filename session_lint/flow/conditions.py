@@ -21,6 +21,7 @@ from session_lint.flow.values import (
 from session_lint.ir_queries import (
     makes_calls,
 )
+from session_lint.project import shapes
 from session_lint.project.modules import FunctionRef
 
 if TYPE_CHECKING:
@@ -115,13 +116,12 @@ class Conditions(Managers):
                     left is None
                     and right == Const(None)
                     and isinstance(node.left, ir.Name)
+                    and shapes.named_like_session(node.left.path[-1])
                     and self._asked_often(node.left.path)
                 ):
-                    # `if session is None: session = ... finally: if session is None: ...` has two ways, not four.
-                    pairs += [
-                        (after.bind(node.left.path, Const(None)), not negated),
-                        (after.bind(node.left.path, Truth(True)), negated),
-                    ]
+                    # `if session is None: ... finally: if session is None: ...`: it stays None. Of other variables this
+                    # says nothing of sessions, and makes twice as many states.
+                    pairs += [(after.bind(node.left.path, Const(None)), not negated), (after, negated)]
                 else:
                     pairs.append((after, verdict if verdict is None else verdict is not negated))
         return pairs
