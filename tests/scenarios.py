@@ -28,6 +28,7 @@ from session_lint.runtime.exploring import CAME_BACK, Explorer, Program, Run
 from session_lint.runtime.postgres import Database
 
 APPLICATION = Path(__file__).parent / "data" / "scenario_app"
+MODELS = "app.models"
 LATE_IS_THE_BUG = {"SES204"}
 """Rules for which it counts that a connection came back only after a turn of the event loop."""
 
@@ -68,17 +69,53 @@ async def get_db():
 """
 
 
+class Ground:
+    """A database for one scenario after the other, with the tables that the examples' applications have."""
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+        _create_tables(database)
+        self._connection = database.connect()
+        tables = self._connection.query("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")
+        sequences = self._connection.query("SELECT sequencename FROM pg_sequences WHERE schemaname = 'public'")
+        # TRUNCATE makes new files for every table and index, which costs more than all the rest of a run.
+        self._seed = (
+            "SET lock_timeout = '5s';"
+            + "".join(f"DELETE FROM {name};" for (name,) in tables)
+            + "".join(f"SELECT setval('{name}', 1, false);" for (name,) in sequences)
+            + "INSERT INTO users (name, email) VALUES ('Ada', 'ada@example.org');"
+            "INSERT INTO products (name) VALUES ('tea'); INSERT INTO jobs (name, state) VALUES ('a job', 'new');"
+            "INSERT INTO threads (id, user_id, title) VALUES ('1', 1, 'first');"
+            "INSERT INTO accounts (balance) VALUES (10); INSERT INTO invoices (state) VALUES ('open'), ('open');"
+            "INSERT INTO orders (state) VALUES ('new'); INSERT INTO catalogs (name) VALUES ('birds')"
+        )
+
+    def seed(self) -> None:
+        """Nothing but one row where an example looks for one."""
+        self._connection.query(self._seed)
+
+    def clear(self) -> None:
+        """End whoever is still connected."""
+        self._connection.query(
+            "SELECT pg_terminate_backend(pid, 2000) FROM pg_stat_activity "
+            "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        )
+
+    def close(self) -> None:
+        self._connection.close()
+
+
 @dataclass
 class Scenario:
     """One case, written as a project into a directory."""
 
     case: Case
     directory: Path
-    database: Database
+    ground: Ground
 
     def write(self) -> None:
         asynchronous = any("ext.asyncio" in source.text for source in self.case.sources)
-        urls = {name: self.database.url(driver) for name, driver in (("sync", "psycopg"), ("async", "asyncpg"))}
+        urls = {name: self.ground.database.url(driver) for name, driver in (("sync", "psycopg"), ("async", "asyncpg"))}
         files = {
             "app/__init__.py": "",
             "app/options.py": f"asynchronous = {asynchronous}\n"
@@ -96,15 +133,16 @@ class Scenario:
             path.write_text(text, encoding="utf-8")
 
     def prepare(self) -> Program:
-        """The program, from modules that are new, on rows that are new."""
+        """The program, from modules that are new, on rows that are new. Its models are for all: mappers cost a lot."""
         for name in [name for name in sys.modules if name.partition(".")[0] in {"app", "example"}]:
-            del sys.modules[name]
+            if name != MODELS:
+                del sys.modules[name]
         modules = [importlib.import_module(s.name[: -len(".py")].replace("/", ".")) for s in self.case.sources]
         for module in modules:
             for name, quick in (("time", _QuickTime()), ("asyncio", _QuickAsyncio())):
                 if name in vars(module):
                     setattr(module, name, quick)
-        seed(self.database)
+        self.ground.seed()
         (scenario,) = [m.scenario for m in modules if hasattr(m, "scenario")]
         if "client" not in inspect.signature(scenario).parameters:
             program: Program = scenario
@@ -130,8 +168,7 @@ def _with_client(scenario: Callable[..., Any], modules: list[types.ModuleType]) 
     return run
 
 
-def create_tables(database: Database) -> None:
-    """The tables of the application that the rule book's examples are taken from."""
+def _create_tables(database: Database) -> None:
     from sqlalchemy import create_engine
 
     sys.path.insert(0, str(APPLICATION))
@@ -145,24 +182,6 @@ def create_tables(database: Database) -> None:
     engine.dispose()
     with database.connect() as connection:
         connection.query("CREATE MATERIALIZED VIEW totals AS SELECT count(*) FROM users")
-
-
-def seed(database: Database) -> None:
-    """One row where an example looks for one."""
-    with database.connect() as connection:
-        tables = connection.query("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")
-        sequences = connection.query("SELECT sequencename FROM pg_sequences WHERE schemaname = 'public'")
-        # TRUNCATE makes new files for every table and index, which costs more than all the rest of a run.
-        connection.query(
-            "SET lock_timeout = '5s';"
-            + "".join(f"DELETE FROM {name};" for (name,) in tables)
-            + "".join(f"SELECT setval('{name}', 1, false);" for (name,) in sequences)
-            + "INSERT INTO users (name, email) VALUES ('Ada', 'ada@example.org');"
-            "INSERT INTO products (name) VALUES ('tea'); INSERT INTO jobs (name, state) VALUES ('a job', 'new');"
-            "INSERT INTO threads (id, user_id, title) VALUES ('1', 1, 'first');"
-            "INSERT INTO accounts (balance) VALUES (10); INSERT INTO invoices (state) VALUES ('open'), ('open');"
-            "INSERT INTO orders (state) VALUES ('new'); INSERT INTO catalogs (name) VALUES ('birds')"
-        )
 
 
 def explore(explorer: Explorer, scenario: Scenario) -> Iterator[Run]:

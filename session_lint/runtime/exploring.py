@@ -102,6 +102,8 @@ class Explorer:
         # What closes an abandoned generator is a task of its own.
         for _ in range(_TURNS):
             await asyncio.sleep(0.001)
+            if len(asyncio.all_tasks()) == 1:
+                break
         later = judge(replace(case, error=run.error))
         stayed = {(evidence.oracle, evidence.opened) for evidence in later}
         run.evidence = later + [

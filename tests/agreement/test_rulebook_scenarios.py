@@ -7,6 +7,7 @@ speaks of: a disagreement is a defect of the analysis or of the shim.
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import re
 from collections.abc import Iterator
@@ -17,14 +18,14 @@ import pytest
 from book import Case
 from collecting import EXAMPLE, RULES, page_cases
 from linting import write
-from scenarios import LATE_IS_THE_BUG, Scenario, create_tables, explore, proofs
+from scenarios import LATE_IS_THE_BUG, Ground, Scenario, explore, proofs
 
 from session_lint.engine import check
 from session_lint.findings import Verdict
 from session_lint.rulebook import Page, load_pages
 from session_lint.runtime.evidence import PROVES
 from session_lint.runtime.exploring import CAME_BACK, Explorer, Run
-from session_lint.runtime.postgres import Database, PostgresServer
+from session_lint.runtime.postgres import PostgresServer
 from session_lint.runtime.probe import Probe
 from session_lint.runtime.report import RunReport
 from session_lint.runtime.verdicts import Verdicts, judge
@@ -70,26 +71,27 @@ class Explored:
 
 @pytest.fixture(autouse=True)
 def no_garbage_collection() -> Iterator[None]:
+    """Each run collects at a moment of its own; what one test leaves in caches is not looked through in the next."""
     gc.disable()
     yield
     gc.enable()
     gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")
-def template(postgres: PostgresServer) -> Iterator[Database]:
-    with postgres.new_database() as database:
-        create_tables(database)
-        yield database
+def ground(postgres: PostgresServer) -> Iterator[Ground]:
+    with postgres.new_database() as database, contextlib.closing(Ground(database)) as ground:
+        yield ground
 
 
 @pytest.fixture
-def explored(request: pytest.FixtureRequest, template: Database, probe: Probe, tmp_path: Path) -> Explored:
+def explored(request: pytest.FixtureRequest, ground: Ground, probe: Probe, tmp_path: Path) -> Explored:
     case: Case = request.param
     write(case, tmp_path)
-    with template.server.new_database(template.name) as database:
-        runs = list(explore(Explorer(probe), Scenario(case, tmp_path, database)))
-        probe.observers.close()
+    runs = list(explore(Explorer(probe), Scenario(case, tmp_path, ground)))
+    probe.observers.close()
+    ground.clear()
     assert probe.lost == ""
     return Explored(case, tmp_path, runs)
 
