@@ -15,6 +15,8 @@ WORDS = (
     b"contextmanager",
     # A handler that gets an object which holds a session need not name one.
     b"Depends(",
+    # Nor does one that works with repositories.
+    b"Repositor",
     # Whoever starts a task or thread may give it an object that holds a session.
     b".add_task(",
     b"BackgroundTask(",
