@@ -11,6 +11,14 @@ WORDS = (
     b"get_db",
     b".commit(",
     b".rollback(",
+    b".flush(",
+    # A helper that is given the session without a type, and neither commits nor flushes.
+    b"db.add",
+    b"db.delete(",
+    b"db.execute(",
+    b"db.merge(",
+    b"db.query(",
+    b"db.scalar",
     b"engine.",
     b"contextmanager",
     # A handler that gets an object which holds a session need not name one.
