@@ -17,7 +17,8 @@ def test_it_is_off_unless_asked_for(run: Run) -> None:
             gc.collect()  # CPython 3.11 fails when it happens in the middle of somebody's ast.parse
         def test_nothing_is_imported():
             assert "session_lint.runtime.probe" not in sys.modules
-        """
+        """,
+        preloaded=False,
     )
     assert (ran.status, ran.report) == (0, {}), ran.output
     assert "session-lint" not in ran.output
