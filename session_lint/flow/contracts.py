@@ -65,7 +65,9 @@ def contract_of(flow: FunctionFlow) -> Contract:
             ways.setdefault(key, way)
     me = function.parameters[0].name if function.owner and function.parameters else ""
     roots = tuple(sorted(touched))
-    infos = {root: flow.sessions[root] for root in roots if root in flow.sessions}
+    returned = _returned(flow, foreign)
+    named = (*roots, returned.identity) if returned is not None else roots
+    infos = {root: flow.sessions[root] for root in named if root in flow.sessions}
     return Contract(
         flow.reference,
         tuple(ways.values()),
@@ -75,7 +77,7 @@ def contract_of(flow: FunctionFlow) -> Contract:
         infos,
         frozenset(flow.begins),
         me,
-        _returned(flow, foreign),
+        returned,
         *_commits(roots, ways.values()),
     )
 
