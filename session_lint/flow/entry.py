@@ -56,7 +56,8 @@ def entry_states(interpreter: Effects, begun: int, constants: dict[str, Value]) 
                 provider = interpreter.project.provider_of(dependency.provider)
             is_injected = dependency is not None or provider is not None
             state = _session_parameter(interpreter, path, value, is_injected, provider, state, begun)
-            if parameter.default == ir.Constant(None) and parameter.name not in injected:
+            may_be_none = parameter.default == ir.Constant(None) or constants.get(parameter.name) == Const(None)
+            if may_be_none and parameter.name not in injected:
                 optional = path
         elif isinstance(constants.get(parameter.name), Const):
             state = state.bind(path, constants[parameter.name])

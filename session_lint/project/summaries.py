@@ -150,10 +150,10 @@ class Summaries:
         return tuple(found.items())
 
     def _decides(self, reference: FunctionRef) -> frozenset[str]:
-        """The parameters with a default of None, True or False that the function's conditions ask for."""
+        """The parameters that may be None, True or False and that the function's conditions ask for."""
         key = id(reference.function)
         if key not in self._deciding:
-            names = {item.name for item in reference.function.parameters if _default(item) is not None}
+            names = {item.name for item in reference.function.parameters if _default(item) or _is_optional(item)}
             asked = {name for name in names if _asks_for(reference.function.body, name)} if names else set()
             self._deciding[key] = frozenset(asked)
         return self._deciding[key]
@@ -164,6 +164,15 @@ def _default(parameter: ir.Parameter) -> Const | None:
     if isinstance(default, ir.Constant) and (default.value is None or isinstance(default.value, bool)):
         return Const(default.value)
     return None
+
+
+def _is_optional(parameter: ir.Parameter) -> bool:
+    """`Optional[X]`, `X | None`"""
+    annotation = parameter.annotation
+    parts = list(ir.expressions(annotation)) if annotation is not None else []
+    return any(
+        [part == ir.Constant(None) or (isinstance(part, ir.Name) and part.path[-1] == "Optional") for part in parts]
+    )
 
 
 def _asks_for(body: tuple[ir.Stmt, ...], name: str) -> bool:

@@ -32,6 +32,8 @@ class Oracle(str, enum.Enum):
     LOST_UPDATE = "lost update"
     NEVER_AWAITED = "coroutine never awaited"
     FALSE_SUCCESS = "success without the row"
+    GIVEN_UP = "earlier rows given up for a conflict"
+    FALSE_FAILURE = "failure with the rows"
     BROKEN_GENERATOR = "generator did not stop"
     BROKEN_DEPENDENCY = "dependency without a session"
 
@@ -52,9 +54,11 @@ PROVES: Mapping[str, tuple[Oracle, ...]] = {
     "SES106": (Oracle.CLOSED_TRANSACTION, Oracle.PARTIAL_COMMIT),
     "SES107": (Oracle.LOST_WRITE,),
     "SES108": (Oracle.BEGUN_TWICE,),
+    "SES109": (Oracle.GIVEN_UP,),
     "SES111": (*_LEFT_BEHIND, Oracle.POISONED_SESSION),
     "SES112": (Oracle.FALSE_SUCCESS,),
     "SES113": (Oracle.POISONED_SESSION,),
+    "SES114": (Oracle.FALSE_FAILURE,),
     "SES115": (Oracle.BROKEN_GENERATOR,),
     "SES116": _LEFT_BEHIND,
     "SES201": _LEAK,

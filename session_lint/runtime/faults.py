@@ -202,6 +202,8 @@ def single_faults(operation: Operation) -> tuple[Fault, ...]:
     """What one run each tries at this operation: the server refuses, the server goes, the task is cancelled."""
     cancelled = (Fault.CANCELLED,) if operation.who.task is not None else ()
     if operation.kind is Kind.STATEMENT:
+        if operation.text.startswith("ROLLBACK"):  # to a savepoint: the server never refuses it
+            return (Fault.BACKEND_TERMINATED, *cancelled)
         refused = Fault.UNIQUE_VIOLATION if operation.writes else Fault.STATEMENT_TIMEOUT
         return (refused, Fault.BACKEND_TERMINATED, *cancelled)
     if operation.kind is Kind.COMMIT:

@@ -230,9 +230,9 @@ def lost_writes(case: Case) -> Iterator[Evidence]:
                 writes.append(operation)
             elif operation.kind is Kind.COMMIT:
                 writes = []
-            elif operation.kind is Kind.ROLLBACK and operation.frames.through not in CLOSING:
-                writes = []  # somebody wanted it
-        if writes and not use.out:
+            elif operation.kind is Kind.ROLLBACK and (operation.during or operation.frames.through not in CLOSING):
+                writes = []  # somebody wanted it, or something had failed
+        if writes and not use.out and not _refused(case, writes):
             yield _evidence(
                 case, Oracle.LOST_WRITE, f"{len(writes)} write(s) were rolled back when it was closed", _opened(use),
                 (o.frames for o in writes), commits=0, rows=_rows(case, writes),
@@ -242,6 +242,13 @@ def lost_writes(case: Case) -> Iterator[Evidence]:
             yield _evidence(
                 case, Oracle.LOST_WRITE, "an object was added and never written", record.opened, [frames], commits=0
             )
+
+
+def _refused(case: Case, writes: list[Operation]) -> int:
+    """The status of the answer that says that nothing came of what the request had written; 0 if there is none."""
+    numbers = [operation.number for operation in writes]
+    return next((a.status for a in case.recording.answers
+                 if a.status >= 400 and a.began <= min(numbers) and max(numbers) < a.sent), 0)  # fmt: skip
 
 
 def false_successes(case: Case) -> Iterator[Evidence]:
@@ -259,6 +266,83 @@ def false_successes(case: Case) -> Iterator[Evidence]:
                     _opened(commit.use), [commit.frames, *(o.frames for o in writes)],
                     sqlstate=sqlstate(commit.error), rows=_rows(case, writes),
                 )  # fmt: skip
+
+
+def given_up(case: Case) -> Iterator[Evidence]:
+    """A conflict was handled by a rollback that took earlier rows along, and the function went on."""
+    for use in case.recording.uses:
+        writes: list[Operation] = []
+        conflict: Operation | None = None
+        for operation in use.operations:
+            if operation.writes:
+                if operation.error is None:
+                    writes.append(operation)
+                elif str(sqlstate(operation.error)).startswith("23"):
+                    conflict = operation
+            elif operation.kind is Kind.ROLLBACK_TO:
+                conflict = None
+            elif operation.kind in (Kind.COMMIT, Kind.ROLLBACK):
+                if conflict is not None and operation.kind is Kind.ROLLBACK and _goes_on(case, operation):
+                    lost = [write for write in writes if not _same_flush(write, conflict)]
+                    again = [o.table for o in case.recording.operations[operation.number :] if o.writes and not o.error]
+                    if any([[o.table for o in lost].count(o.table) > again.count(o.table) for o in lost]):
+                        yield _evidence(
+                            case, Oracle.GIVEN_UP, f"{len(lost)} write(s) before the conflict were rolled back with it",
+                            _opened(use), [operation.frames, conflict.frames, *(o.frames for o in lost)],
+                            sqlstate=sqlstate(conflict.error), rows=_rows(case, lost),
+                        )  # fmt: skip
+                writes, conflict = [], None
+
+
+def _same_flush(write: Operation, conflict: Operation) -> bool:
+    """Whether both were sent by one flush, so that whoever handles the conflict speaks of both."""
+    return write.frames.key == conflict.frames.key and conflict.frames.through != "execute"
+
+
+def _goes_on(case: Case, rollback: Operation) -> bool:
+    """Whether the function that asked for the rollback uses the session after it: it has not raised instead."""
+    place = rollback.frames.first
+    if place is None or rollback.frames.through in CLOSING:
+        return False
+    later = [o.frames for o in case.recording.operations[rollback.number + 1 :] if o.kind is not Kind.CHECKIN]
+    later += [frames for record, number, frames in case.recording.commits
+              if number > rollback.number and record is rollback.session]  # fmt: skip
+    function = (place.path, place.function)
+    return any([p is not None and (p.path, p.function) == function for p in (frames.first for frames in later)])
+
+
+def false_failures(case: Case) -> Iterator[Evidence]:
+    """The client got an error, or the caller an exception, and what was written until then was committed."""
+    for commit in case.recording.operations:
+        if commit.kind is not Kind.COMMIT or commit.error is not None or commit.aborted or commit.use is None:
+            continue
+        before = commit.use.operations[: commit.use.operations.index(commit)]
+        start = next((i for i in range(len(before), 0, -1) if before[i - 1].kind in (Kind.COMMIT, Kind.ROLLBACK)), 0)
+        writes = [o for o in before[start:] if o.writes and o.error is None]
+        told = _told(case, commit, writes)
+        if told:
+            yield _evidence(
+                case, Oracle.FALSE_FAILURE, f"{told}, and {len(writes)} write(s) were committed", _opened(commit.use),
+                [commit.frames, *(o.frames for o in writes)], rows=_rows(case, writes), xid=commit.xid,
+            )  # fmt: skip
+
+
+def _told(case: Case, commit: Operation, writes: list[Operation]) -> str:
+    """What somebody was told of work that this COMMIT makes durable; empty if it was nothing bad."""
+    place = commit.frames.first
+    if place is None or not writes:
+        return ""
+    # A handler that commits by itself and then answers with an error means what it has written.
+    if all([o.frames.first is None or o.frames.first.function != place.function for o in writes]):
+        status = _refused(case, writes)
+        if status:
+            return f"the client got {status}"
+    error = commit.during
+    trace = error.__traceback__ if error is not None else None
+    # One write may be the one that says how it went. The outermost frame that an exception has come to: not this one.
+    if trace is None or len(writes) < 2 or place.function.endswith(trace.tb_frame.f_code.co_name):
+        return ""
+    return f"the caller got {type(error).__name__}"
 
 
 def exceptions(case: Case) -> Iterator[Evidence]:
@@ -340,6 +424,8 @@ _ORACLES = (
     partial_commits,
     lost_writes,
     false_successes,
+    false_failures,
+    given_up,
     exceptions,
     concurrent_uses,
     slow_waits,

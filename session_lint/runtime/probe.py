@@ -83,7 +83,7 @@ class Probe:
             Session: "after_begin after_transaction_end pending_to_transient",
         }
         if self._thorough:
-            hooks[Session] += " do_orm_execute"
+            hooks[Session] += " do_orm_execute after_commit"
             hooks[Engine] += " begin"
         for target, names in hooks.items():
             for name in names.split():
@@ -202,6 +202,8 @@ class Probe:
         if operation is None or operation.use is None:
             return
         use = operation.use
+        if self._thorough:
+            operation.during = sys.exc_info()[1]
         dbapi_connection = use.pool_record.dbapi_connection
         operation.xid, use.xid = use.xid, ""
         # An error that the server never saw aborts nothing. asyncpg can't tell, so the server is asked.
@@ -217,7 +219,8 @@ class Probe:
         use = self.use_of(connection)
         if use is not None:
             if self._thorough or use.writes or use.aborted_by is not None:
-                self.recording.add(Kind.ROLLBACK, here(3, self._depth), use, whoever())
+                operation = self.recording.add(Kind.ROLLBACK, here(3, self._depth), use, whoever())
+                operation.during = sys.exc_info()[1]
             use.aborted_by = None
 
     def _savepoint(self, connection: Any, name: Any) -> None:
@@ -289,9 +292,12 @@ class Probe:
         if not session.is_active:
             self.recording.dead_uses.append((self._known(session), here(4)))
 
+    def _after_commit(self, session: Any) -> None:
+        self.recording.commits.append((self._known(session), len(self.recording.operations), here(4)))
+
     def _pending_to_transient(self, session: Any, instance: Any) -> None:
         frames = here(4)
-        if frames.through in CLOSING:
+        if frames.through in CLOSING and sys.exc_info()[1] is None:
             self._known(session).unflushed.append(frames)
 
     def _known(self, session: Any) -> SessionRecord:

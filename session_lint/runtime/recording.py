@@ -57,6 +57,8 @@ class Operation:
     xid: str = ""
     aborted: bool = False
     seconds: float = 0.0
+    during: BaseException | None = None
+    """The exception that was on its way, or handled, when it was sent: of COMMIT and ROLLBACK."""
 
     @property
     def session(self) -> SessionRecord | None:
@@ -151,6 +153,8 @@ class Recording:
         self.waits: list[Operation] = []
         self.aborted_commits: list[tuple[Operation, str]] = []
         self.answers: list[Answer] = []
+        self.commits: list[tuple[SessionRecord, int, Frames]] = []
+        """Every commit() of a session, sent or not, with how many operations there had been."""
         self.rows_before: dict[str, int] = {}
         """How many rows a second connection saw in a table before the first statement that changes it."""
         self._lock = threading.Lock()

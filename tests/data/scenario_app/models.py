@@ -122,3 +122,8 @@ class Catalog(Base):
     __tablename__ = "catalogs"
     name: Mapped[str | None]
     state: Mapped[str | None]
+
+
+class Archive(Base):
+    __tablename__ = "archives"
+    name: Mapped[str]
