@@ -7,6 +7,7 @@ The walk goes on in the greenlet that drives it, where the coroutines of the use
 from __future__ import annotations
 
 import asyncio
+import functools
 import inspect
 import os
 import sys
@@ -237,9 +238,14 @@ def _suspended(awaited: Any) -> Iterator[FrameType]:
 def shown(path: str) -> str:
     """The path for people: relative to the working directory where it lies below it."""
     try:
-        return Path(path).resolve().relative_to(Path.cwd().resolve()).as_posix()
+        return _shown(path, os.getcwd())  # noqa: PTH109 - asked for every line of every run
     except (ValueError, OSError):
         return path
+
+
+@functools.lru_cache(maxsize=4096)
+def _shown(path: str, directory: str) -> str:
+    return Path(path).resolve().relative_to(Path(directory).resolve()).as_posix()
 
 
 def _function(code: Code) -> str:
