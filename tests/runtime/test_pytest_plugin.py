@@ -21,7 +21,8 @@ def test_it_is_off_unless_asked_for(run: Run) -> None:
         preloaded=False,
     )
     assert (ran.status, ran.report) == (0, {}), ran.output
-    assert "session-lint" not in ran.output
+    # The path of another plugin's warning may have it, depending on where the checkout lies.
+    assert not [line for line in ran.output.splitlines() if "session-lint" in line and "site-packages" not in line]
 
 
 def test_a_leak_is_reported_with_the_place_that_opened_it(run: Run) -> None:
