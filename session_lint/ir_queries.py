@@ -114,6 +114,15 @@ def bound_paths(target: ir.Expr | None) -> Iterator[Path]:
             yield from bound_paths(item)
 
 
+def handled_calls(attempt: ir.Try) -> Iterator[ir.Call]:
+    """The calls that the handlers of a `try` make."""
+    for handler in attempt.handlers:
+        for statement in ir.statements(handler.body):
+            for part in ir.expressions(statement):
+                if isinstance(part, ir.Call):
+                    yield part
+
+
 def has_decorator(function: ir.Function, name: str) -> bool:
     """Whether a function has a plain decorator of that name, however it is qualified."""
     return any([isinstance(item, ir.Name) and item.path[-1] == name for item in function.decorators])

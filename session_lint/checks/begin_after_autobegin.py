@@ -6,14 +6,13 @@ from collections.abc import Iterator
 
 from session_lint import ir
 from session_lint.checks import rule
-from session_lint.checks.context import Context, certainty, history
+from session_lint.checks.context import Context, certainty, history, step_at
 from session_lint.findings import Confidence, Finding, Severity, Step
 from session_lint.flow import result
 from session_lint.flow.effects import in_transaction
 from session_lint.flow.result import Event, FunctionFlow
 from session_lint.flow.state import ENTRY, Mark
 from session_lint.flow.values import Path
-from session_lint.project.modules import FunctionRef
 from session_lint.project.versions import SQLALCHEMY
 
 _REMEDY = "end it first with commit() or rollback(), leave the begin() out and commit at the end, or use begin_nested()"
@@ -68,7 +67,8 @@ def _trail(context: Context, flow: FunctionFlow, event: Event) -> Iterator[Mark 
         callee = context.project.flow(handing.callee) if handing.place == event.place else None
         for root, given in handing.given if callee is not None else ():
             if callee is not None and given == event.identity and root in callee.begins:
-                yield _step(handing.callee, callee.begins[root])
+                begins = callee.begins[root]
+                yield step_at(handing.callee.module, begins.place, begins.text)
 
 
 def _used_before(context: Context, flow: FunctionFlow, event: Event) -> Iterator[Finding]:
@@ -99,10 +99,6 @@ def _used_before(context: Context, flow: FunctionFlow, event: Event) -> Iterator
         if any([session.handed for session in left]):
             confidence = Confidence.POSSIBLE
         end = Mark(event.place, f"{event.text} wants to begin another one here")
-        trail = [_step(reference, used) if used is not None else None, end]
+        trail = [step_at(reference.module, used.place, used.text) if used is not None else None, end]
         yield context.finding(flow, event.place, message, confidence, trail)
         return
-
-
-def _step(reference: FunctionRef, mark: Mark) -> Step:
-    return Step(reference.module.path, mark.place[0], mark.place[1], mark.text)

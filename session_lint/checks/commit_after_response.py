@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from session_lint import ir
 from session_lint.checks import rule
-from session_lint.checks.context import Context, certainty, history
+from session_lint.checks.context import Context, certainty, history, step_at
 from session_lint.findings import Confidence, Finding, Severity, Step
 from session_lint.flow import result
 from session_lint.flow.result import Event, FunctionFlow
@@ -107,11 +107,11 @@ def _finding(context: Context, flow: FunctionFlow, event: Event, commit: Mark, w
     trail: list[Mark | Step] = [*history(event.session, "opened")] if event.session is not None else []
     for writer in shown[:1]:
         wrote = writer.session.witness.wrote or writer.session.witness.used
-        path = writer.reference.module.path
+        module = writer.reference.module
         if wrote is not None:
-            trail.append(Step(path, wrote.place[0], wrote.place[1], wrote.text))
+            trail.append(step_at(module, wrote.place, wrote.text))
         end = writer.reference.function.place
-        trail.append(Step(path, end[0], end[1], f"{writer.reference.function.name} returns, and the response is sent"))
+        trail.append(step_at(module, end, f"{writer.reference.function.name} returns, and the response is sent"))
     affects = [
         context.affected(
             writer.reference, "returns with uncommitted writes" if writer.sure else "may return with uncommitted writes"

@@ -31,9 +31,10 @@ def _at_the_commit(context: Context, splits: list[Split]) -> Finding:
     splits = sorted(splits, key=lambda split: _confidence(context, split).rank)
     first = splits[0]
     flow, name, caller = first.by, first.by.reference.function.name, first.caller.reference.function.name
+    where = context.line(first.caller.reference.module, first.wrote.place)
     message = (
         f"{first.commit.text} also commits what the caller {caller} has written before it calls {name} "
-        f"({_writing(first)}, {_where(context, first)}){_consequence(first)}; flush() here, and let {caller} "
+        f"({_writing(first)}, {where}){_consequence(first)}; flush() here, and let {caller} "
         "commit once"
     )
     affected = dict.fromkeys(
@@ -63,12 +64,6 @@ def _confidence(context: Context, split: Split) -> Confidence:
 
 def _writing(split: Split) -> str:
     return split.wrote.text.removesuffix(" here").removesuffix(" writes")
-
-
-def _where(context: Context, split: Split) -> str:
-    module = split.caller.reference.module
-    file = "" if module is context.module else f"{module.path}, "
-    return f"{file}line {split.wrote.place[0]}"
 
 
 def _consequence(split: Split) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from session_lint import ir
 from session_lint.checks import rule
 from session_lint.checks._error_answers import asks_for_the_outcome, branch_of, error_status, passed_on_at
-from session_lint.checks.context import Context, certainty
+from session_lint.checks.context import Context, certainty, step_at
 from session_lint.findings import Confidence, Finding, Severity, Step
 from session_lint.flow import result
 from session_lint.flow.result import Event, Exit, FunctionFlow, SessionInfo
@@ -142,8 +142,7 @@ def _answers(
     # What is written where the error is known already, such as a failed attempt, is meant to stay.
     meant = any([ir.within(wrote.place, statement.place) for statement in branch])
     confidence = certainty(info, Confidence.POSSIBLE if meant else Confidence.LIKELY)
-    place = provider.function.place
-    end = Step(provider.module.path, place[0], place[1], f"{commits} commits when the function returns")
+    end = step_at(provider.module, provider.function.place, f"{commits} commits when the function returns")
     trail: list[Mark | Step] = [wrote, Mark(way.place, f"{name} answers with {status}"), end]
     return context.finding(flow, way.place, message, confidence, trail)
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from session_lint import ir
 from session_lint.checks import rule
 from session_lint.checks._conflicts import flushed_before_savepoint, handles_conflicts
-from session_lint.checks.context import Context, certainty, history
+from session_lint.checks.context import Context, certainty, history, step_at
 from session_lint.findings import Confidence, Finding, Severity, Step
 from session_lint.flow import result
 from session_lint.flow.result import Event, FunctionFlow
@@ -107,21 +107,18 @@ def _loses(context: Context, flow: FunctionFlow, event: Event, losses: list[Loss
         f"{event.text} after a conflict also throws away what {earlier} written and not committed, and the work goes "
         f"on without it; {_REMEDY.format(name=info.name)}"
     )
-    path = first.flow.reference.module.path
-    trail: list[Mark | Step] = [_step(path, first.wrote)]
+    module = first.flow.reference.module
+    trail: list[Mark | Step] = [step_at(module, first.wrote.place, first.wrote.text)]
     if event.session is not None:
         trail += history(event.session, "failed")
-    trail += [Mark(event.place, f"{event.text} throws all of it away"), _step(path, first.after)]
+    trail.append(Mark(event.place, f"{event.text} throws all of it away"))
+    trail.append(step_at(module, first.after.place, first.after.text))
     affects = [
         context.affected(loss.flow.reference, f"loses what it has written before line {loss.rollback[0]}")
         for loss in losses
         if loss.flow is not flow
     ]
     return context.finding(flow, event.place, message, certainty(info, Confidence.LIKELY), trail, affects)
-
-
-def _step(path: str, mark: Mark) -> Step:
-    return Step(path, mark.place[0], mark.place[1], mark.text)
 
 
 # ------------------------------------------------------------------------------------ added before the savepoint

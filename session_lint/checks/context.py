@@ -76,7 +76,7 @@ class Context:
     def _step(self, step: Mark | Step) -> Step:
         if isinstance(step, Step):
             return step
-        return Step(self.module.path, step.place[0], step.place[1], step.text)
+        return step_at(self.module, step.place, step.text)
 
     def habitat(self, module: Module) -> Confidence:
         """Tests, migrations and examples end with their process: most of what they leave behind does no harm."""
@@ -89,6 +89,11 @@ class Context:
             return Confidence.POSSIBLE
         return Confidence.CERTAIN
 
+    def line(self, module: Module, place: ir.Place) -> str:
+        """A place in words that fit into a message about this module."""
+        file = "" if module is self.module else f"{module.path}, "
+        return f"{file}line {place[0]}"
+
     def affected(self, reference: FunctionRef, message: str) -> Affected:
         place = reference.function.place
         return Affected(reference.module.path, place[0], place[1], reference.function.qualname, message)
@@ -99,6 +104,11 @@ _SHORT_LIVED = frozenset(
     "tests test testing versions alembic migrations scripts examples example samples docs docs_src tutorial cli "
     "commands".split()
 )
+
+
+def step_at(module: Module, place: ir.Place, text: str) -> Step:
+    """A step of a trail that may stand in another module than the finding."""
+    return Step(module.path, place[0], place[1], text)
 
 
 def span(place: ir.Place) -> Span:

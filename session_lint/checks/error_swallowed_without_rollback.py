@@ -8,8 +8,8 @@ from dataclasses import replace
 from session_lint import ir
 from session_lint.checks import rule
 from session_lint.checks._conflicts import guarded_savepoints
-from session_lint.checks.context import Context, causes, failed_operation, history
-from session_lint.findings import Affected, Confidence, Finding, Severity, Step
+from session_lint.checks.context import Context, causes, failed_operation, history, step_at
+from session_lint.findings import Affected, Confidence, Finding, Severity
 from session_lint.flow import result
 from session_lint.flow.errors import is_database_type
 from session_lint.flow.result import Exit, FunctionFlow, SessionInfo
@@ -23,13 +23,13 @@ from session_lint.project.swallows import Reuse, Swallower, Use, is_retry, reuse
 def check(context: Context) -> Iterator[Finding]:
     for flow in context.flows():
         told: set[Path] = set()
-        late = {event.place for event in guarded_savepoints(flow)}  # SES109
+        late = {event.place for event in guarded_savepoints(flow)}
         suffering = {
             _place(swallower.session): (swallower, uses)
             for swallower, uses in _users(context, flow)
             if not _fails_at(swallower.session, late)
         }
-        for finding, identity, place in _own(context, flow):
+        for finding, identity, place in _own(context, flow, late):
             told.add(identity)
             _, uses = suffering.pop(place, (None, []))
             yield replace(finding, affects=(*finding.affects, *_affected(context, uses)))
@@ -48,10 +48,12 @@ def _users(context: Context, flow: FunctionFlow) -> Iterator[tuple[Swallower, li
         yield swallower, sorted(judged, key=lambda use: (use.confidence.rank, use.flow.reference.module.path))
 
 
-def _own(context: Context, flow: FunctionFlow) -> Iterator[tuple[Finding, Path, ir.Place | None]]:
-    """The errors that the function swallows itself and suffers from itself, with the handler's place."""
+def _own(context: Context, flow: FunctionFlow, late: set[ir.Place]) -> Iterator[tuple[Finding, Path, ir.Place | None]]:
+    """The errors that the function swallows itself and suffers from itself, with the handler's place.
+
+    late: the savepoints that SES109 tells about.
+    """
     lost = set()
-    late = {event.place for event in guarded_savepoints(flow)}
     for reuse in reuses(flow):
         if is_retry(reuse) or _fails_at(reuse.session, late):
             continue
@@ -92,14 +94,14 @@ def _suffered(context: Context, swallower: Swallower, uses: list[Use]) -> Findin
     """The function returns as if nothing had happened, and its callers go on with the session."""
     flow, session, first = swallower.flow, swallower.session, uses[0]
     name, info = flow.reference.function.name, flow.sessions[swallower.identity]
-    file = first.flow.reference.module.path
-    where = f"line {first.event.place[0]}" if file == context.module.path else f"{file}, line {first.event.place[0]}"
+    module = first.flow.reference.module
+    where = context.line(module, first.event.place)
     message = (
         f"the error of {failed_operation(session)} is swallowed and {name} returns with {info.name} failed; "
         f"then {first.event.text} {_suffers(first)} in {first.flow.reference.function.name} ({where}): "
         "roll back in the handler, or use begin_nested()"
     )
-    end = Step(file, first.event.place[0], first.event.place[1], f"{first.event.text} {_suffers(first)} here")
+    end = step_at(module, first.event.place, f"{first.event.text} {_suffers(first)} here")
     place = _place(session) or flow.reference.function.place
     affects = [*causes(session), *_affected(context, uses)]
     return context.finding(

@@ -11,6 +11,7 @@ from session_lint.findings import Confidence, Finding, Severity
 from session_lint.flow import result
 from session_lint.flow.result import Event, FunctionFlow
 from session_lint.flow.state import Mark
+from session_lint.ir_queries import handled_calls
 
 
 @rule("SES103", "multi-write-without-begin", Severity.WARNING)
@@ -54,12 +55,9 @@ def _is_rolled_back(event: Event) -> bool:
     """Whether a handler around the second commit rolls back: it can't take back the first one."""
     for frame in event.frames:
         if frame.kind == "try" and isinstance(frame.node, ir.Try):
-            for handler in frame.node.handlers:
-                for statement in ir.statements(handler.body):
-                    for part in ir.expressions(statement):
-                        called = part.function if isinstance(part, ir.Call) else None
-                        if isinstance(called, ir.Name) and called.path[-1] == "rollback":
-                            return True
+            called = [call.function for call in handled_calls(frame.node)]
+            if any([isinstance(function, ir.Name) and function.path[-1] == "rollback" for function in called]):
+                return True
     return False
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from session_lint import ir
 from session_lint.checks import rule
-from session_lint.checks.context import Context
+from session_lint.checks.context import Context, step_at
 from session_lint.findings import Confidence, Finding, Severity, Step
 from session_lint.flow import errors, result
 from session_lint.flow.result import Exit, FunctionFlow
@@ -59,7 +59,7 @@ def _use(flow: FunctionFlow, registry: Registry) -> Step:
     mark = session.witness.used or session.witness.wrote or session.witness.failed
     place = mark.place if mark is not None else flow.reference.function.place
     text = mark.text if mark is not None else f"{flow.name} uses it here"
-    return Step(flow.reference.module.path, place[0], place[1], text)
+    return step_at(flow.reference.module, place, text)
 
 
 # ------------------------------------------------------------------------------------------- threads of its own

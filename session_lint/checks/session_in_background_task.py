@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from session_lint import ir
 from session_lint.checks import rule
-from session_lint.checks.context import Context, history
+from session_lint.checks.context import Context, history, step_at
 from session_lint.findings import Confidence, Finding, Severity, Step
 from session_lint.flow import result, tasks
 from session_lint.flow.result import Event, FunctionFlow
@@ -134,7 +133,7 @@ def _end_of(
         end = _end_of(context, outer, caller.identity, None, seen) if outer is not None else None
         if end is not None and end.confidence is not Confidence.POSSIBLE:
             text = f"{caller.reference.function.name} calls it here"
-            step = Step(caller.reference.module.path, *caller.place[:2], text)
+            step = step_at(caller.reference.module, caller.place, text)
             return end._replace(confidence=end.confidence.at_most(Confidence.LIKELY), step=end.step or step)
     started = event.detail if event is not None else None
     if isinstance(started, Started) and started.kind == tasks.BACKGROUND and info.origin == result.PARAMETER:
@@ -151,7 +150,7 @@ def _closed_here(flow: FunctionFlow, identity: Path) -> End | None:
         return None
     name, function = flow.sessions[identity].name, flow.reference.function.name
     ended = next((session.witness.ended for session in closed if session.witness.ended is not None), None)
-    step = Step(flow.reference.module.path, *ended.place[:2], ended.text) if ended is not None else None
+    step = step_at(flow.reference.module, ended.place, ended.text) if ended is not None else None
     return End(f"{function} closes {name} without waiting for it", Confidence.CERTAIN, step=step)
 
 
@@ -170,7 +169,8 @@ def _dependency_end(context: Context, dependency: Dependency, name: str, depth: 
         contract = context.project.provider(provider)
         text = f"{provider.function.name} closes it with the request"
         confidence = Confidence.CERTAIN if contract.seen else Confidence.LIKELY
-        return End(text, confidence, True, dependency.scope, contract.commits, _step(provider))
+        step = step_at(provider.module, provider.function.place, f"{provider.function.name} ends it")
+        return End(text, confidence, True, dependency.scope, contract.commits, step)
     if isinstance(dependency.provider, Function):
         # `def get_dao(db: Session = Depends(get_db))`: the object ends with the session that it works with.
         inner = dependency.provider.reference
@@ -181,8 +181,3 @@ def _dependency_end(context: Context, dependency: Dependency, name: str, depth: 
                 return end
         return None
     return End(f"{name} ends with the request", Confidence.LIKELY, True, dependency.scope)
-
-
-def _step(provider: FunctionRef) -> Step:
-    place: ir.Place = provider.function.place
-    return Step(provider.module.path, place[0], place[1], f"{provider.function.name} ends it")

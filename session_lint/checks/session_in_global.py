@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from session_lint.checks import rule
-from session_lint.checks.context import Context
-from session_lint.findings import Confidence, Finding, Severity, Step
+from session_lint.checks.context import Context, step_at
+from session_lint.findings import Confidence, Finding, Severity
 from session_lint.project.kept import Kept
 
 
@@ -18,13 +18,12 @@ def check(context: Context) -> Iterator[Finding]:
 
 def _finding(context: Context, kept: Kept) -> Finding:
     reference, _ = kept.users[0]
-    place = reference.function.place
+    trail = [step_at(reference.module, reference.function.place, f"{reference.function.qualname} works with it")]
     if not kept.entries:
         message = (
             f"{kept.what} keeps one session in {kept.name}: if a statement fails, {reference.function.name} and all "
             "others that use it fail until somebody rolls back; open one per unit of work"
         )
-        trail = [Step(reference.module.path, place[0], place[1], f"{reference.function.qualname} works with it")]
         return context.finding(None, kept.place, message, Confidence.POSSIBLE, trail)
     kind = kept.entries[0].kind
     together = "task" if kept.is_async else "thread"
@@ -33,6 +32,5 @@ def _finding(context: Context, kept: Kept) -> Finding:
         f"and one that fails makes all the others fail; open a session per {kind}, which no other {together} works with"
     )
     affects = [context.affected(entry.reference, f"works with {kept.name}") for entry in kept.entries]
-    trail = [Step(reference.module.path, place[0], place[1], f"{reference.function.qualname} works with it")]
     confidence = kept.confidence.at_most(kept.certainty)
     return context.finding(None, kept.place, message, confidence, trail, affects)

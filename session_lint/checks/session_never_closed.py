@@ -11,9 +11,10 @@ from session_lint.checks.context import Context, history
 from session_lint.findings import Confidence, Finding, Severity
 from session_lint.flow import result
 from session_lint.flow.result import Exit, FunctionFlow, SessionInfo
-from session_lint.flow.state import BROKEN, CLOSED, CUT, OPEN
+from session_lint.flow.state import CLOSED
 from session_lint.flow.values import Path, Session
 from session_lint.ir_queries import own_expressions
+from session_lint.project.call_graph import leaves_open
 from session_lint.project.modules import FunctionRef
 
 
@@ -69,8 +70,6 @@ def _returned(flow: FunctionFlow, way: Exit) -> SessionInfo | None:
 def _leaves_open(context: Context, user: FunctionRef, path: Path) -> bool:
     """Whether a function that depends on the session may be left with its connection checked out."""
     flow = context.project.flow(user)
-    for way in flow.exits if flow is not None and not user.function.is_generator else ():
-        session = way.state.sessions.get(path)
-        if session is not None and session.touched and session.transaction in (OPEN, CUT, *BROKEN):
-            return True
-    return False
+    if flow is None or user.function.is_generator:
+        return False
+    return any([leaves_open(way, path) for way in flow.exits])

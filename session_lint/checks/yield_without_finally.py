@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from session_lint.checks import rule
-from session_lint.checks.context import Context, certainty, history
+from session_lint.checks.context import Context, certainty, history, step_at
 from session_lint.findings import Confidence, Finding, Severity, Step
 from session_lint.flow import errors, result
 from session_lint.flow.effects import leaks
@@ -76,7 +76,7 @@ def _finding(context: Context, flow: FunctionFlow, event: Event, way: Exit) -> F
     trail: list[Mark | Step] = [*history(session, "opened")]
     for reference, exposure in users[:1]:
         module, place = exposure.reference.module, exposure.place
-        trail.append(Step(module.path, place[0], place[1], f"{exposure.text} may fail here"))
+        trail.append(step_at(module, place, f"{exposure.text} may fail here"))
         start = reference.function.place
-        trail.append(Step(reference.module.path, start[0], start[1], f"the exception leaves {reference.function.name}"))
+        trail.append(step_at(reference.module, start, f"the exception leaves {reference.function.name}"))
     return context.finding(flow, event.place, message, confidence, [*trail, end], affects)

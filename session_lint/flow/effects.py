@@ -54,7 +54,6 @@ class Effects:
         """Whether an exception is on its way out, and only a finally block runs."""
         self._asks: bool | None = None
         self._seen_events: set[object] = set()
-        self._error_names: list[str] = []
 
     # --------------------------------------------------------------------------------------------- records
 

@@ -186,8 +186,4 @@ class KeptSessions:
 
     def _is_cleaned(self, users: list[tuple[FunctionRef, Path]]) -> bool:
         """Whether some user ends the session's transaction, whenever that may be."""
-        for reference, path in users:
-            seen = self._project.statics.usage(reference).get(path)
-            if seen is not None and seen.methods & {"rollback", "close", "aclose", "reset", "remove"}:
-                return True
-        return False
+        return any([self._project.statics.ends(reference, path) for reference, path in users])

@@ -159,7 +159,7 @@ class Project:
         """Whether the project makes sessions of the kind that begin nothing by themselves (SQLAlchemy 1 only)."""
         if self._autocommit is None:
             wanted = ir.Argument("autocommit", ir.Constant(True))
-            parts = (part for module in self.table.modules for part in _expressions(module))
+            parts = (part for module in self.table.modules for part in self._expressions(module))
             self._autocommit = any(isinstance(part, ir.Call) and wanted in part.arguments for part in parts)
         return self._autocommit
 
@@ -170,9 +170,13 @@ class Project:
                 isinstance(part, ir.Name) and ".".join(part.path).endswith("sqlalchemy.register")
                 for module in self.table.modules
                 if module.imports_any("zope")
-                for part in _expressions(module)
+                for part in self._expressions(module)
             ) or self.imports("zope.sqlalchemy")
         return self._zope
+
+    def _expressions(self, module: Module) -> Iterator[ir.Expr]:
+        for body in (module.tree.body, *[function.body for function in module.functions.values()]):
+            yield from self.table.bodies.expressions(body)
 
     def flow_in_begin(self, reference: FunctionRef) -> FunctionFlow:
         """The function's flow when the session that it is handed is in a begin() block."""
@@ -240,9 +244,3 @@ class Project:
 def allow_deep_recursion() -> None:
     """The interpreter recurses over nested code and chains of calls."""
     sys.setrecursionlimit(max(sys.getrecursionlimit(), 6000))
-
-
-def _expressions(module: Module) -> Iterator[ir.Expr]:
-    for body in (module.tree.body, *[function.body for function in module.functions.values()]):
-        for statement in ir.statements(body):
-            yield from ir.expressions(statement)

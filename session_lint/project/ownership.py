@@ -175,8 +175,5 @@ class Ownership:
     def _is_cleaned_somewhere(self, flow: FunctionFlow, info: SessionInfo) -> bool:
         """Whether some function of the module ends the transaction of that session, whenever that may be."""
         path = info.identity if info.origin == result.ATTRIBUTE else (info.name,)
-        for reference in self._project.functions(flow.reference.module):
-            seen = self._project.statics.usage(reference).get(path)
-            if seen is not None and seen.methods & {"rollback", "close", "remove", "aclose", "reset"}:
-                return True
-        return False
+        functions = self._project.functions(flow.reference.module)
+        return any([self._project.statics.ends(reference, path) for reference in functions])

@@ -86,7 +86,7 @@ class Profiles:
     def of_attribute(self, path: Path) -> Profile | None:
         """The framework that has put a session there."""
         for profile in self.used:
-            if any([path[-len(ending) :] == ending for ending in profile.attributes]):
+            if _ends_with_one(path, profile.attributes):
                 return profile
         return None
 
@@ -95,7 +95,7 @@ class Profiles:
         path = path_of(called)
         if not path:
             return False
-        if any([path[-len(ending) :] == ending for profile in self.used for ending in profile.managers]):
+        if any([_ends_with_one(path, profile.managers) for profile in self.used]):
             return True
         return bool(self._providers) and self._is_named(self._dotted(module, called))
 
@@ -146,3 +146,7 @@ class Profiles:
         if isinstance(value, Function):
             return f"{value.reference.module.name}.{value.reference.function.qualname}"
         return ".".join(path_of(called))
+
+
+def _ends_with_one(path: Path, endings: tuple[Path, ...]) -> bool:
+    return any([path[-len(ending) :] == ending for ending in endings])

@@ -10,7 +10,7 @@ from session_lint.flow import result
 from session_lint.flow.result import Event, FunctionFlow
 from session_lint.flow.state import Mark
 from session_lint.flow.values import Path
-from session_lint.ir_queries import path_of
+from session_lint.ir_queries import handled_calls, path_of
 from session_lint.project.modules import Module
 
 if TYPE_CHECKING:
@@ -169,11 +169,8 @@ def _flag(by: FunctionFlow, commit: Event) -> str:
 def _undoes(event: Event, wrote: ir.Place) -> bool:
     """Whether a handler around both the write and the call rolls back: what is committed stays."""
     for frame in event.frames:
-        if frame.kind == "try" and isinstance(frame.node, ir.Try) and ir.within(wrote, frame.node.place):
-            for handler in frame.node.handlers:
-                for statement in ir.statements(handler.body):
-                    for part in ir.expressions(statement):
-                        called = path_of(part.function) if isinstance(part, ir.Call) else ()
-                        if called and called[-1] == "rollback":
-                            return True
+        if isinstance(frame.node, ir.Try) and frame.kind == "try" and ir.within(wrote, frame.node.place):
+            called = [path_of(call.function) for call in handled_calls(frame.node)]
+            if any([path[-1:] == ("rollback",) for path in called]):
+                return True
     return False

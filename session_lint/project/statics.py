@@ -48,6 +48,8 @@ from session_lint.project.modules import (
 from session_lint.project.results import Results
 from session_lint.settings import Settings
 
+_ENDS = frozenset({"rollback", "close", "aclose", "reset", "remove"})
+
 
 class Statics:
     """Answers what an expression, a type or a function's result is. Answers are kept."""
@@ -288,6 +290,11 @@ class Statics:
         if key not in self._usage:
             self._usage[key] = shapes.usage(self.table.bodies, [reference.function.body])
         return self._usage[key]
+
+    def ends(self, reference: FunctionRef, path: Path) -> bool:
+        """Whether a function rolls back or closes the session that it knows by a path, whenever that may be."""
+        seen = self.usage(reference).get(path)
+        return seen is not None and bool(seen.methods & _ENDS)
 
     def uses_sqlalchemy(self, module: Module) -> bool:
         """Whether the module imports SQLAlchemy, or a name from a module of the project that does."""

@@ -131,13 +131,14 @@ def take(paths: Sequence[Path], settings: Settings, stdin: Source | None, cache:
             real = source.real or os.path.realpath(source.name)
             if real not in files:
                 files[real] = File(source, root, False)
-    name = f"{scope or ''} {' '.join(settings.words)}"
+    words = settings.words
+    name = f"{scope or ''} {' '.join(words)}"
     known = cache.get("index", name)
     ordered = sorted(files.values(), key=lambda file: file.source.display)
     index = known if isinstance(known, dict) else {}
     inventory = Inventory(ordered, found.problems, scope or "", name, index, root, memory)
     for file in ordered:
-        file.words = settings.words
+        file.words = words
     unchanged = [_look(file, inventory.known) for file in ordered]
     inventory.changed = not all(unchanged) or (scope is not None and len(inventory.known) != len(ordered))
     return inventory
