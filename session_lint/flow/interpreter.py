@@ -32,6 +32,7 @@ from session_lint import ir
 from session_lint.flow.entry import entry_states
 from session_lint.flow.errors import Error
 from session_lint.flow.exceptions import Exceptions
+from session_lint.flow.liveness import Liveness
 from session_lint.flow.outcome import Outcome
 from session_lint.flow.result import Exit, FunctionFlow
 from session_lint.flow.state import State, States
@@ -67,6 +68,7 @@ class Interpreter(Exceptions):
             ir.Match: self._match,
             ir.Define: self._define,
         }
+        self._liveness = Liveness(project.table.bodies, self.function, self.local_names)
 
     def run(self, begun: int = 0, constants: tuple[tuple[str, Value], ...] = ()) -> FunctionFlow:
         """Interpret the function from its entry.
@@ -99,8 +101,13 @@ class Interpreter(Exceptions):
                 continue
             self.statement = statement
             result = run(statement, current)
-            outcome.jumps(result)
+            if self.frames:
+                outcome.jumps(result)
+            else:
+                outcome.exits(result)
             current = result.normal
+            if len(current) > 1:
+                current = self._liveness.forget(current, statement)
         outcome.normal.update(current)
 
     def _assign(self, node: ir.Assign, states: States) -> Outcome:

@@ -88,6 +88,13 @@ class Outcome:
         self.returns.update(other.returns)
         self.raises.update(other.raises)
 
+    def exits(self, other: Outcome) -> None:
+        """Take over the ways out of `other` that leave the function: there its variables mean nothing any more."""
+        for state, value, place in other.returns:
+            self.returns.add(state.without_variables(), value, place)
+        for state, error in other.raises:
+            self.raises.add(state.without_variables(), error)
+
     def update(self, other: Outcome) -> None:
         self.jumps(other)
         self.normal.update(other.normal)

@@ -143,8 +143,16 @@ class State:
     def throw(self) -> State:
         return State(self.variables, self.sessions, True, self._variables_key)
 
+    def forget(self, paths: Iterable[Path]) -> State:
+        """Without what these variables hold."""
+        variables = self.variables.copy()
+        for path in paths:
+            del variables[path]
+        return State(variables, self.sessions, self.thrown)
+
     def without_variables(self) -> State:
-        return State({}, self.sessions, self.thrown)
+        """For the way out of a function, on which they mean nothing any more."""
+        return State({}, self.sessions, self.thrown) if self.variables else self
 
 
 class States:

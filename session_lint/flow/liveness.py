@@ -1,0 +1,73 @@
+"""Which variables are read again: what a dead one holds need not be told apart.
+
+States that differ in nothing but such values are one state. Without this, every loop and branch that binds a variable
+doubles the states of all that follows.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from session_lint import ir
+from session_lint.flow.state import States
+from session_lint.flow.values import ClassValue, Const, ExternalValue, Instance, ModuleValue, Truth, Value
+from session_lint.ir_queries import names_in
+from session_lint.project.bodies import Bodies
+
+Position = tuple[int, int]
+
+_END: Position = (sys.maxsize, 0)
+
+
+class Liveness:
+    """The variables of one function."""
+
+    def __init__(self, bodies: Bodies, function: ir.Function, local_names: set[str]) -> None:
+        self._last = {name: end for name, end in _last_reads(bodies, function).items() if name in local_names}
+        self._local_names = local_names
+
+    def forget(self, states: States, statement: ir.Stmt) -> States:
+        """The states after a statement, without the plain values that nothing behind it reads."""
+        end = statement.place[2:]
+        left = States()
+        for state in states:
+            dead = [path for path, value in state.variables.items() if self._is_dead(path, value, end)]
+            left.add(state.forget(dead) if dead else state)
+        return left
+
+    def _is_dead(self, path: tuple[str, ...], value: Value, end: Position) -> bool:
+        # Whoever holds a session, or what makes one, decides who loses it.
+        if not isinstance(value, _PLAIN) or (isinstance(value, Instance) and value.fields):
+            return False
+        return path[0] in self._local_names and self._last.get(path[0], (0, 0)) <= end
+
+
+_PLAIN = (Const, Truth, Instance, ClassValue, ExternalValue, ModuleValue)
+
+
+def _last_reads(bodies: Bodies, function: ir.Function) -> dict[str, Position]:
+    """Where each name is read for the last time; in a loop that is its end, because the next turn reads it again."""
+    found: dict[str, Position] = {}
+    loop: Position = (0, 0)
+    for statement, nodes in bodies.parts(function.body):
+        end = statement.place[2:]
+        if isinstance(statement, (ir.For, ir.While)):
+            loop = max(loop, end)
+        end = max(end, loop) if statement.place[:2] < loop else end
+        if isinstance(statement, ir.Define):
+            # It may be called from anywhere behind.
+            names = names_in(statement.definition) if isinstance(statement.definition, ir.Function) else set()
+            found.update(dict.fromkeys(names, _END))
+        bound: tuple[ir.Expr, ...] = ()
+        if isinstance(statement, ir.Assign) and statement.operator == "=":
+            bound = statement.targets
+        elif isinstance(statement, ir.For):
+            bound = (statement.target,)
+        for node in nodes:
+            if any([node is target for target in bound]):
+                continue
+            if isinstance(node, ir.Name):
+                found[node.path[0]] = max(found.get(node.path[0], end), end)
+            elif isinstance(node, ir.Lambda):
+                found.update(dict.fromkeys(names_in(node.function), _END))
+    return found
