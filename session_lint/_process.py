@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import gc
 import sys
 from collections.abc import Iterator
 
 _DEPTH = 6_000
+
+
+def short_lived() -> None:
+    """For a process that does nothing but one run: its memory goes back when it ends.
+
+    Otherwise the collector looks through all that the run has made when it is switched on again, and once more when
+    Python ends: together a fifth of a run.
+    """
+    gc.disable()
+    atexit.register(gc.freeze)
 
 
 @contextlib.contextmanager

@@ -23,23 +23,30 @@ class Liveness:
     """The variables of one function."""
 
     def __init__(self, bodies: Bodies, function: ir.Function, local_names: set[str]) -> None:
-        self._last = {name: end for name, end in _last_reads(bodies, function).items() if name in local_names}
+        self._bodies = bodies
+        self._function = function
         self._local_names = local_names
+        self._last: dict[str, Position] | None = None
 
     def forget(self, states: States, statement: ir.Stmt) -> States:
         """The states after a statement, without the plain values that nothing behind it reads."""
+        if self._last is None:
+            self._last = _last_reads(self._bodies, self._function)
         end = statement.place[2:]
         left = States()
         for state in states:
-            dead = [path for path, value in state.variables.items() if self._is_dead(path, value, end)]
+            dead = [path for path, value in state.variables.items() if _is_plain(value) and self._is_dead(path, end)]
             left.add(state.forget(dead) if dead else state)
         return left
 
-    def _is_dead(self, path: tuple[str, ...], value: Value, end: Position) -> bool:
-        # Whoever holds a session, or what makes one, decides who loses it.
-        if not isinstance(value, _PLAIN) or (isinstance(value, Instance) and value.fields):
-            return False
+    def _is_dead(self, path: tuple[str, ...], end: Position) -> bool:
+        assert self._last is not None
         return path[0] in self._local_names and self._last.get(path[0], (0, 0)) <= end
+
+
+def _is_plain(value: Value) -> bool:
+    """Whether it holds no session, and nothing that makes one: those who hold one decide who loses it."""
+    return isinstance(value, _PLAIN) and not (isinstance(value, Instance) and value.fields)
 
 
 _PLAIN = (Const, Truth, Instance, ClassValue, ExternalValue, ModuleValue)
