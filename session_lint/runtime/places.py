@@ -15,7 +15,7 @@ import sysconfig
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from types import CodeType, FrameType
+from types import CodeType, CoroutineType, FrameType, GeneratorType
 from typing import Any, NamedTuple
 
 try:
@@ -123,11 +123,13 @@ def is_users(path: str) -> bool:
 
 def here(skip: int = 1, deepest: int = _DEEPEST) -> Frames:
     """The user's frames now. skip: frames of the shim itself. deepest: look for that many of the user's."""
+    return _outwards(sys._getframe(skip), deepest)
+
+
+def _outwards(frame: FrameType | None, deepest: int, through: str = "", greenlet: Any = None) -> Frames:
+    """The user's frames from this one on. greenlet: that of the frame; none is the one that runs."""
     found: Raw = []
     owners = _owners
-    through = ""
-    frame: FrameType | None = sys._getframe(skip)
-    greenlet: Any = None
     while True:
         while frame is not None:
             code = frame.f_code
@@ -135,6 +137,8 @@ def here(skip: int = 1, deepest: int = _DEEPEST) -> Frames:
                 return Frames(found + _origin() if deepest > 1 else found, through)
             owner = owners[code.co_filename]
             if owner == _USERS:
+                if deepest == 1:
+                    return _alone(frame, through)
                 found.append((code, frame.f_lineno))
                 if len(found) == deepest:
                     return Frames(found, through)
@@ -150,7 +154,17 @@ def here(skip: int = 1, deepest: int = _DEEPEST) -> Frames:
     return Frames(found, through)
 
 
-_nearest: dict[str, int] = {}
+_lines: dict[tuple[int, int, str], Frames] = {}
+
+
+def _alone(frame: FrameType, through: str) -> Frames:
+    """One frame of the user's. The same instruction always gives the same object, which keeps its code alive."""
+    code = frame.f_code
+    key = id(code), frame.f_lasti, through
+    return _lines.get(key) or _lines.setdefault(key, Frames([(code, frame.f_lineno)], through))
+
+
+_depths: dict[str, int] = {}
 
 
 def nearest(site: str) -> Frames:
@@ -158,21 +172,22 @@ def nearest(site: str) -> Frames:
 
     A look at the depth of last time costs a fraction of a walk, for which Python has to make an object of every frame.
     """
-    depth = _nearest.get(site, 0)
-    if depth:
-        try:
-            outer, inner = sys._getframe(depth), sys._getframe(depth - 1).f_code
-        except ValueError:  # the stack is not as deep
-            return here(2, 1)
-        if _owners[outer.f_code.co_filename] == _USERS and _owners[inner.co_filename] == _SQLALCHEMYS:
-            return Frames([(outer.f_code, outer.f_lineno)], inner.co_name)
-    frame: FrameType | None = sys._getframe(1)
-    depth = 1
-    while frame is not None and _owners[frame.f_code.co_filename] != _USERS:
-        frame, depth = frame.f_back, depth + 1
-    if frame is not None:
-        _nearest[site] = depth
-    return here(2, 1)
+    owners = _owners
+    try:
+        frame: FrameType | None = sys._getframe(_depths.get(site, 0))
+    except ValueError:  # the stack is not as deep
+        frame = None
+    if frame is not None and owners[frame.f_code.co_filename] == _SQLALCHEMYS:
+        through, outer = frame.f_code.co_name, frame.f_back
+        if outer is None:  # a greenlet ends here
+            return _outwards(None, 1, through)
+        if owners[outer.f_code.co_filename] == _USERS:
+            return _alone(outer, through)
+    frame, depth = sys._getframe(1), 1
+    while (outer := frame.f_back) is not None and owners[outer.f_code.co_filename] != _USERS:
+        frame, depth = outer, depth + 1
+    _depths[site] = depth
+    return _outwards(frame, 1)
 
 
 def _origin() -> Raw:
@@ -210,29 +225,36 @@ def raised(error: BaseException) -> Frames:
 
 def waiting(task: Any) -> tuple[Frames, bool]:
     """The user's frames in which a suspended task waits, innermost first, and whether it waits for SQLAlchemy."""
-    found: Raw = []
+    found: list[FrameType] = []
+    owners = _owners
     library = False
     for frame in _suspended(task.get_coro()):
-        code = frame.f_code
-        if is_users(code.co_filename):
-            found.append((code, frame.f_lineno))
+        owner = owners[frame.f_code.co_filename]
+        if owner == _USERS:
+            found.append(frame)
             library = False
-        elif _owners[code.co_filename] == _SQLALCHEMYS:
+        elif owner == _SQLALCHEMYS:
             library = True
-    return Frames(found[::-1], ""), library
+    return (NOWHERE if library else Frames([(frame.f_code, frame.f_lineno) for frame in found[::-1]], "")), library
 
 
 def _suspended(awaited: Any) -> Iterator[FrameType]:
     """The frames of a coroutine that waits, outermost first, as far as Python lets see."""
     while awaited is not None:
-        for prefix in ("cr", "gi", "ag"):
-            frame = getattr(awaited, f"{prefix}_frame", None)
-            if frame is not None:
-                yield frame
-                awaited = getattr(awaited, "gi_yieldfrom" if prefix == "gi" else f"{prefix}_await", None)
-                break
-        else:
+        if isinstance(awaited, CoroutineType):
+            frame, awaited = awaited.cr_frame, awaited.cr_await
+        elif isinstance(awaited, GeneratorType):
+            frame, awaited = awaited.gi_frame, awaited.gi_yieldfrom
+        else:  # an asynchronous generator, or what another compiler than Python's has made
+            frame, awaited = _attribute(awaited, "frame"), _attribute(awaited, "await", "yieldfrom")
+        if frame is None:
             return
+        yield frame
+
+
+def _attribute(awaited: Any, *names: str) -> Any:
+    found = [getattr(awaited, f"{prefix}_{name}", None) for prefix in ("cr", "gi", "ag") for name in names]
+    return next((each for each in found if each is not None), None)
 
 
 def shown(path: str) -> str:

@@ -30,20 +30,30 @@ from session_lint.runtime.recording import ConnectionUse, Kind, Operation, Recor
 
 _SHORT = 200
 
+_GLANCE = 0.015
+"""Seconds after which one looks what a task with a connection waits for, unless every await is to be known: less
+than a third of what counts as slow."""
+
 CLOSING = frozenset({"close", "aclose", "__exit__", "__aexit__", "remove", "dispose"})
 """The functions of SQLAlchemy that roll back without anybody's asking for it."""
 
 
 _threads: dict[int, Who] = {}
+_current: dict[int, Who] = {}
+"""The task that ran last in each thread."""
 
 
 def whoever() -> Who:
     """The task, or else the thread, that runs now."""
     thread = threading.get_ident()
     # Asking for the task where no loop runs raises, which costs more than everything else here.
-    if asyncio._get_running_loop() is not None:
-        return Who(thread, asyncio.current_task())
-    return _threads.get(thread) or _threads.setdefault(thread, Who(thread))
+    loop = asyncio._get_running_loop()
+    if loop is None:
+        return _threads.get(thread) or _threads.setdefault(thread, Who(thread))
+    task, who = asyncio.current_task(loop), _current.get(thread)
+    if who is None or who.task is not task:
+        who = _current[thread] = Who(thread, task)
+    return who
 
 
 class Probe:
@@ -71,6 +81,8 @@ class Probe:
         self._uses: dict[int, ConnectionUse] = {}  # by the pool's record
         self._by_proxy: dict[int, ConnectionUse] = {}
         self._look_later = self._guarded(self._waits)
+        self._glance_later = self._guarded(self._glance)
+        self._idle: dict[Any, list[tuple[ConnectionUse, Who, int, float]]] = {}
 
     # ------------------------------------------------------------------------------------------- beginning and end
 
@@ -113,6 +125,8 @@ class Probe:
     def begin(self) -> Recording:
         """Start a new recording. What is still checked out stays known and will not be blamed on the new one."""
         self.recording = Recording()
+        self._idle.clear()
+        _current.clear()
         answers.watch(lambda: self.recording)
         return self.recording
 
@@ -121,6 +135,7 @@ class Probe:
         self.on_wait = self.on_checkin = _nothing
         self._uses.clear()
         self._by_proxy.clear()
+        self._idle.clear()
 
     def _wrap_init(self) -> None:
         plain: Any = Session.__init__
@@ -135,7 +150,7 @@ class Probe:
         Session.__init__ = init  # type: ignore[assignment,method-assign,unused-ignore]
 
     def _made(self, session: Session) -> None:
-        record = self._sessions.made(session, here(3) if self._thorough else nearest("made"))
+        record = self._sessions.made(session, here(3, self._depth))
         record.recording, record.exempt = self.recording, self.exempt
         self.recording.sessions.append(record)
 
@@ -243,9 +258,10 @@ class Probe:
         operation = self.recording.add(Kind.STATEMENT, frames, use, who, statement[:_SHORT])
         if self.asking and (table := operation.table) and table not in self.recording.rows_before:
             self.recording.rows_before.update(self.observers.of(use.engine).rows([table]))
-        for other, running in tuple(use.in_flight.items()):
-            if other != who and not other.gone:
-                self.recording.overlaps.append((running, operation))
+        if use.in_flight:
+            for other, running in tuple(use.in_flight.items()):
+                if other != who and not other.gone:
+                    self.recording.overlaps.append((running, operation))
         use.in_flight[who] = operation
         use.writes = use.writes or operation.writes
 
@@ -311,18 +327,40 @@ class Probe:
     # -------------------------------------------------------------------------------------- waits of asyncio tasks
 
     def _watch_wait(self, use: ConnectionUse, who: Who) -> None:
-        """See, at the loop's next turn, whether the task waits for something else with the connection in its hands."""
+        """See, at the loop's next turn or soon, whether the task waits for something else with the connection."""
         task = who.task
-        if task is not None:
-            task.get_loop().call_soon(self._look_later, use, who, use.serial)
+        if task is None:
+            return
+        loop, now = task.get_loop(), time.monotonic()
+        if self._thorough:
+            loop.call_soon(self._look_later, use, who, use.serial, now)
+            return
+        self._look_soon(loop, (use, who, use.serial, now))
 
-    def _waits(self, use: ConnectionUse, who: Who, serial: int) -> None:
+    def _look_soon(self, loop: Any, idle: tuple[ConnectionUse, Who, int, float]) -> None:
+        # One timer for many statements: a turn of the loop for each of them costs more than all other hooks.
+        if loop not in self._idle:
+            self._idle[loop] = []
+            loop.call_later(_GLANCE, self._glance_later, loop)
+        self._idle[loop].append(idle)
+
+    def _glance(self, loop: Any) -> None:
+        now = time.monotonic()
+        for use, who, serial, since in self._idle.pop(loop, ()):
+            if use.serial == serial and use.out:
+                if now - since < _GLANCE / 2:
+                    self._look_soon(loop, (use, who, serial, since))
+                else:
+                    # What a blocked loop came late by is no wait.
+                    self._waits(use, who, serial, max(since, now - 2 * _GLANCE))
+
+    def _waits(self, use: ConnectionUse, who: Who, serial: int, since: float) -> None:
         if not use.out or use.serial != serial or who.gone:
             return
         frames, for_database = waiting(who.task)
         if not for_database and frames.first is not None:
             operation = self.recording.add(Kind.WAIT, frames, use, who)
-            self.recording.wait(operation)
+            self.recording.wait(operation, since)
             self.on_wait(operation)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import functools
 import re
 import threading
 import time
@@ -67,7 +68,7 @@ class Operation:
     @property
     def writes(self) -> bool:
         """Whether it is a statement that changes rows."""
-        return self.kind is Kind.STATEMENT and self.text.lstrip(" (\n").upper().startswith(_WRITES)
+        return self.kind is Kind.STATEMENT and changes_rows(self.text)
 
     @property
     def table(self) -> str | None:
@@ -85,6 +86,12 @@ def written_table(statement: str) -> str | None:
 
 
 _WRITES = ("INSERT", "UPDATE", "DELETE", "MERGE", "COPY")
+
+
+@functools.lru_cache(maxsize=1024)  # an application sends the same statements again and again
+def changes_rows(statement: str) -> bool:
+    """Whether a statement changes rows."""
+    return statement.lstrip(" (\n").upper().startswith(_WRITES)
 
 
 @dataclass(slots=True, eq=False)
@@ -173,11 +180,11 @@ class Recording:
                 use.session.operations.append(operation)
         return operation
 
-    def wait(self, operation: Operation) -> None:
-        """From now until the next operation on its connection, a task waits for something else."""
+    def wait(self, operation: Operation, since: float) -> None:
+        """Since then and until the next operation on its connection, a task waits for something else."""
         self.waits.append(operation)
         if operation.use is not None:
-            operation.use.waiting = operation, time.monotonic()
+            operation.use.waiting = operation, since
 
     def frames(self) -> Iterator[Frames]:
         """Every moment at which the user's code was seen."""
