@@ -36,25 +36,23 @@ def check(context: Context) -> Iterator[Finding]:
 
 def _exposed(flow: FunctionFlow, event: Event) -> Exit | None:
     """The way out on which the session stays as its user left it."""
-    info = flow.sessions[event.identity]
-    thrown = [
-        way
-        for way in flow.exits
-        if way.error is not None and way.error.by_yield and event.identity in way.state.sessions
-    ]
-    bad = [way for way in thrown if leaks(way.state.sessions[event.identity])]
-    if not bad:
-        return None
+    identity, info = event.identity, flow.sessions[event.identity]
+    ways = [way for way in flow.exits if identity in way.state.sessions]
+    thrown = [way for way in ways if way.error is not None and way.error.by_yield and way.error.place == event.place]
+    bad = [way for way in thrown if leaks(way.state.sessions[identity])]
+    normal = [way for way in ways if way.error is None]
     if info.origin == result.LOCAL:
-        owned = [way for way in bad if way.state.sessions[event.identity].owned]
-        return owned[0] if owned else None
-    if info.origin in (result.AMBIENT, result.SHARED, result.ATTRIBUTE):
-        # Not opened here, but finished here when all goes well: then it is this function's to finish.
-        normal = [way for way in flow.exits if way.error is None and event.identity in way.state.sessions]
-        finished = [way for way in normal if way.state.sessions[event.identity].transaction in (CLOSED, NONE)]
-        if normal and len(finished) == len(normal):
-            return bad[0]
-    return None
+        bad = [way for way in bad if way.state.sessions[identity].owned]
+    elif info.origin in (result.AMBIENT, result.SHARED, result.ATTRIBUTE):
+        # Not opened here, but finished here when all goes well: then it is this function's to finish. A savepoint
+        # undoes what its user did, and then there is nothing left to finish but a close().
+        is_undone = event.session is not None and event.session.savepoints > 0
+        ends = (CLOSED,) if is_undone else (CLOSED, NONE)
+        if not normal or not all([way.state.sessions[identity].transaction in ends for way in normal]):
+            return None
+    else:
+        return None
+    return bad[0] if bad else None
 
 
 def _finding(context: Context, flow: FunctionFlow, event: Event, way: Exit) -> Finding:
