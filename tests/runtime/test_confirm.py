@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -86,8 +87,10 @@ def test_before_every_item_of_the_report_is_confirmed(postgres: PostgresServer) 
 
 
 @pytest.mark.slow
-def test_guarded_confirms_nothing(postgres: PostgresServer) -> None:
-    done = confirm("guarded", postgres, "--output-format=json")
+def test_guarded_confirms_nothing(tmp_path: Path, postgres: PostgresServer) -> None:
+    shutil.copytree(FIXTURE / "guarded", tmp_path / "guarded", ignore=shutil.ignore_patterns("__pycache__"))
+    (tmp_path / "session-lint.toml").write_text("")  # here the project begins: less to read than a whole checkout
+    done = confirm("guarded", postgres, "--output-format=json", directory=tmp_path)
     assert done.status == 0, done.errors
     assert (done.document["findings"], done.document["missed"]) == ([], [])
     assert done.document["summary"]["runs_with_a_fault"] > 50
