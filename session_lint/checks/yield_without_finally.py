@@ -11,6 +11,7 @@ from session_lint.flow import errors, result
 from session_lint.flow.effects import leaks
 from session_lint.flow.result import Event, Exit, FunctionFlow
 from session_lint.flow.state import CLOSED, NONE, Mark
+from session_lint.flow.values import Path
 from session_lint.ir_queries import decorator_name
 
 _EXEMPT = ("fixture", "asyncio_fixture", "on_startup", "lifespan")
@@ -42,7 +43,7 @@ def _exposed(flow: FunctionFlow, event: Event) -> Exit | None:
     bad = [way for way in thrown if leaks(way.state.sessions[identity])]
     normal = [way for way in ways if way.error is None]
     if info.origin == result.LOCAL:
-        bad = [way for way in bad if way.state.sessions[identity].owned]
+        bad = [way for way in bad if way.state.sessions[identity].owned and not _is_left_alike(way, ways, identity)]
     elif info.origin in (result.AMBIENT, result.SHARED, result.ATTRIBUTE):
         # Not opened here, but finished here when all goes well: then it is this function's to finish. A savepoint
         # undoes what its user did, and then there is nothing left to finish but a close().
@@ -53,6 +54,16 @@ def _exposed(flow: FunctionFlow, event: Event) -> Exit | None:
     else:
         return None
     return bad[0] if bad else None
+
+
+def _is_left_alike(way: Exit, ways: list[Exit], identity: Path) -> bool:
+    """Whether a condition decides about closing, and does so after the same error just as when all goes well."""
+    normal = [other.state.sessions[identity] for other in ways if other.error is None]
+    thrown = [other.state.sessions[identity] for other in ways if other.error == way.error]
+    stays_open = any([leaks(session) and session.owned for session in normal])
+    return stays_open and all(
+        [any([session.transaction == CLOSED for session in sessions]) for sessions in (normal, thrown)]
+    )
 
 
 def _finding(context: Context, flow: FunctionFlow, event: Event, way: Exit) -> Finding:
