@@ -51,6 +51,9 @@ def _exposed(flow: FunctionFlow, event: Event) -> Exit | None:
         ends = (CLOSED,) if is_undone else (CLOSED, NONE)
         if not normal or not all([way.state.sessions[identity].transaction in ends for way in normal]):
             return None
+        if info.framework and not flow.reference.function.is_async:
+            # What is no Exception ends the request or the program, and the framework's session with it.
+            bad = [way for way in bad if way.error is not None and way.error.kind != errors.ABANDONED]
     else:
         return None
     return bad[0] if bad else None
