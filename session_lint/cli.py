@@ -256,7 +256,7 @@ def _confirm(options: argparse.Namespace) -> int:
     settings = _settings(options, paths)
     report = _run(paths, settings, stdin_path, quiet=options.quiet)
     files = [file.display for file in discover(paths, settings).files]
-    verdicts, tests_status = confirm.confirm(report, files, options.tests, quiet=options.quiet)
+    verdicts, tests_status = confirm.confirm(report, files, options.tests, resume=options.resume, quiet=options.quiet)
     if options.output_format == "text":
         write(confirm.as_text(verdicts), options.output_file, for_people=True)
     elif options.output_format == "json":

@@ -40,6 +40,12 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         "confirm", help="prove the findings: session-lint confirm PATHS -- pytest TESTS", allow_abbrev=False
     )
     _check_options(confirm)
+    confirm.add_argument(
+        "--resume",
+        metavar="FILE",
+        type=Path,
+        help="keep there which runs with a fault are done: the same command goes on after an interruption",
+    )
     explain = commands.add_parser("explain", help="show a rule's page", allow_abbrev=False)
     explain.add_argument("rule", metavar="CODE", help="such as SES101, or the rule's name")
     _color_option(explain)

@@ -36,6 +36,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--session-lint-timeout", metavar="S", type=float, default=30, help="seconds for a run with a fault [30]"
     )
+    group.addoption(
+        "--session-lint-resume",
+        metavar="FILE",
+        help="keep there which runs with a fault are done, so that the same command goes on after an interruption",
+    )
     group.addoption("--session-lint-exit-zero", action="store_true", help="what is found does not fail the run")
 
 

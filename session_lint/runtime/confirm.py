@@ -33,8 +33,10 @@ class ConfirmError(Exception):
     """The tests could not be run. The text is one line."""
 
 
-def run_tests(command: Sequence[str], *, quiet: bool = False) -> tuple[RunReport, int]:
+def run_tests(command: Sequence[str], *, resume: Path | None = None, quiet: bool = False) -> tuple[RunReport, int]:
     """Run the project's test command with faults; gives what it has shown and its exit status.
+
+    resume: the file that keeps which runs with a fault are done, until all are.
 
     Raises:
         ConfirmError: the command can't be started, or pytest did not run in it with our plugin.
@@ -44,7 +46,7 @@ def run_tests(command: Sequence[str], *, quiet: bool = False) -> tuple[RunReport
         raise ConfirmError("name the tests' command after --, as in: session-lint confirm src/ -- pytest tests/")
     with running_server() as server, tempfile.TemporaryDirectory() as directory:
         file = Path(directory, "report.json")
-        environment = _environment(os.environ, file, server.url())
+        environment = _environment(os.environ, file, server.url(), resume)
         output = subprocess.DEVNULL if quiet else sys.stderr  # standard output is for the verdicts
         try:
             process = subprocess.run(_command(command), check=False, env=environment, stdout=output)
@@ -66,9 +68,11 @@ def _command(command: Sequence[str]) -> list[str]:
     return list(command)
 
 
-def _environment(environment: Mapping[str, str], file: Path, url: str) -> dict[str, str]:
+def _environment(environment: Mapping[str, str], file: Path, url: str, resume: Path | None) -> dict[str, str]:
     """Options for every pytest below the command, however deep a Makefile or tox hides it."""
     options = ["--session-lint-faults", "--session-lint-exit-zero", f"--session-lint-report='{file}'"]
+    if resume is not None:
+        options.append(f"--session-lint-resume='{resume.absolute()}'")
     if not importlib.metadata.entry_points(group="pytest11", name="session_lint"):
         options.insert(0, f"-p {PLUGIN}")  # a checkout that was installed before it had the entry point
     own = environment.get("PYTEST_ADDOPTS", "")
@@ -76,10 +80,15 @@ def _environment(environment: Mapping[str, str], file: Path, url: str) -> dict[s
 
 
 def confirm(
-    report: Report, files: Iterable[str], command: Sequence[str], *, quiet: bool = False
+    report: Report,
+    files: Iterable[str],
+    command: Sequence[str],
+    *,
+    resume: Path | None = None,
+    quiet: bool = False,
 ) -> tuple[Verdicts, int]:
     """Run the tests and judge the findings of a static report of these files by them."""
-    runs, status = run_tests(command, quiet=quiet)
+    runs, status = run_tests(command, resume=resume, quiet=quiet)
     return judge(report.findings, [*report.held_back, *report.mitigated], files, runs), status
 
 

@@ -106,11 +106,6 @@ class Evidence:
         return f"{self.oracle.value}: {self.message}{f' ({facts})' if facts else ''}{opened}"
 
     @property
-    def key(self) -> tuple[object, ...]:
-        """Equal for evidence that says the same of the same place."""
-        return (self.oracle, self.opened, self.places)
-
-    @property
     def proof(self) -> str:
         """One line: what was seen, what had been made to fail, and the test that came there."""
         facts = "; ".join(f"{name}: {value}" for name, value in self.facts.items())
@@ -123,7 +118,7 @@ class Evidence:
             "oracle": self.oracle.value,
             "message": self.message,
             "opened": _place(self.opened) if self.opened else None,
-            "places": [_place(place) for place in sorted(self.places, key=lambda p: (p.path, p.line))],
+            "places": [_place(place) for place in sorted(self.places, key=lambda p: (shown(p.path), p.line))],
             "facts": dict(self.facts),
             "fault": self.fault,
             "test": self.test,

@@ -26,7 +26,8 @@ class RunReport:
 
     def add(self, evidence: Evidence) -> None:
         """Add it unless the same was proved before; a proof that needs no fault is said in any case."""
-        key = (*evidence.key, not evidence.fault)
+        # In words: a place that came from a file is relative to the working directory, another is not.
+        key = (evidence.oracle, str(evidence.opened), frozenset(map(str, evidence.places)), not evidence.fault)
         if key not in self._keys:
             self._keys.add(key)
             self.evidence.append(evidence)

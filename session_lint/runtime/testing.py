@@ -16,6 +16,7 @@ from _pytest.outcomes import Exit
 from session_lint.runtime.evidence import LIFETIME, Evidence, Oracle
 from session_lint.runtime.faults import POINTS, Injector, Step, single_faults
 from session_lint.runtime.interleaving import Interleaver, Program
+from session_lint.runtime.journal import Journal
 from session_lint.runtime.observer import Observers
 from session_lint.runtime.oracles import Case, judge, never_awaited
 from session_lint.runtime.places import Frames, Place
@@ -63,6 +64,8 @@ class Watch:
         self.config = config
         self.faults: bool = config.option.session_lint_faults
         self.report = RunReport()
+        self.journal = self._journal()
+        self._all_told = True
         self.probe = Probe(Observers(), thorough=self.faults)
         self.probe.start()
         self.probe.asking = False
@@ -76,6 +79,13 @@ class Watch:
         self.session_probe = SessionProbe(self)
         self._error: BaseException | None = None
         self._judged = False
+
+    def _journal(self) -> Journal:
+        name = self.config.option.session_lint_resume
+        try:
+            return Journal(self.config.invocation_params.dir / name if name else None)
+        except OSError as error:
+            raise pytest.UsageError(f"--session-lint-resume: {name}: {error.strerror}") from error
 
     # ---------------------------------------------------------------------------------------------------- one test
 
@@ -213,17 +223,33 @@ class Watch:
         with quietly():
             for number, step in enumerate(plan, 1):
                 progress(number, len(plan))
-                self._begin(step, first)
-                with time_limit(self.config.option.session_lint_timeout):
-                    problem = run_again(item)
-                if problem:
-                    self.report.note(f"{item.nodeid}: cannot be set up once more: {problem}")
-                    break
-                self.report.runs += 1
-                if isinstance(self._error, TimedOutError):
-                    self.report.note(f"{item.nodeid}: {step}: stopped after it took too long")
-                self._end(item)
+                name = self.journal.name(item.nodeid, step, first)
+                shown = self.journal.known(name)
+                if shown is None:
+                    whole, self.report = self.report, RunReport()
+                    try:
+                        problem = self._run(item, step, first)
+                    finally:
+                        shown, self.report = self.report, whole
+                    if problem:
+                        self.report.note(f"{item.nodeid}: cannot be set up once more: {problem}")
+                        break
+                    if self.injector.hit is not None:  # nothing has failed, perhaps not even the server was there
+                        self.journal.add(name, shown)
+                self.report.merge(shown)
         progress.clear()
+
+    def _run(self, item: pytest.Function, step: Step, first: Recording) -> str:
+        """The test once more, with a fault. Gives why it can't be."""
+        self._begin(step, first)
+        with time_limit(self.config.option.session_lint_timeout):
+            problem = run_again(item)
+        if not problem:
+            self.report.runs += 1
+            if isinstance(self._error, TimedOutError):
+                self.report.note(f"{item.nodeid}: {step}: stopped after it took too long")
+            self._end(item)
+        return problem
 
     def _plan(self, item: pytest.Function, first: Recording) -> list[Step]:
         if self._proved is not None:
@@ -276,6 +302,9 @@ class Watch:
                 Path(file).write_text(json.dumps(self.report.as_dict(), indent=1) + "\n", encoding="utf-8")
             except OSError as error:
                 self.report.note(f"the report could not be written: {error}")
+        ended = session.exitstatus in _ENDED and not (session.shouldstop or session.shouldfail)
+        if ended and self._all_told:
+            self.journal.remove()
         if self.report.evidence and session.exitstatus == 0 and not self.config.option.session_lint_exit_zero:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
@@ -286,6 +315,7 @@ class Watch:
         if text:
             self.report.merge(RunReport.from_dict(json.loads(text)))
         else:
+            self._all_told = False
             self.report.note(f"worker {node.gateway.id} ended without a report: what it saw is lost")
 
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
@@ -294,6 +324,9 @@ class Watch:
         terminalreporter.section("session-lint")
         for line in self.report.lines():
             write(line)
+
+
+_ENDED = (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.NO_TESTS_COLLECTED)
 
 
 def _is_test(path: str) -> bool:
