@@ -54,8 +54,9 @@ _NEVER_RETURN = {
     "pytest.skip": "Skipped",
 }
 _STORING = frozenset(
-    "append add put put_nowait insert extend setdefault register push enter_context callback send".split()
+    "append appendleft add put put_nowait insert extend setdefault register push enter_context callback send".split()
 )
+_SETTING = (".set()", "setattr()")
 _CONSUMING = ("list", "len", "sorted", "set", "tuple", "dict", "sum", "max", "min", "enumerate", "iter", "next", "bool")
 
 
@@ -149,7 +150,10 @@ class ForeignCalls(SessionCalls):
         last = label.removesuffix("()").rpartition(".")[2]
         state = self.lend_captured(arguments, state)
         given = [value for _, value, _ in arguments if carries_session(value)]
-        if last in ops.CALM_FUNCTIONS or ops.CALM_OBJECTS.intersection(path_of(node.function)[:-1]):
+        constructs = last[:1].isupper()
+        stores = constructs or _stores(label, arguments)
+        is_calm = last in ops.CALM_FUNCTIONS and not stores
+        if is_calm or ops.CALM_OBJECTS.intersection(path_of(node.function)[:-1]):
             given = []  # `isinstance(session, ...)`, `logger.info("%s", session)`
         receiver = self._receiver(node.function, state)
         if not given and receiver is not None:
@@ -161,8 +165,6 @@ class ForeignCalls(SessionCalls):
             if not calm:
                 outcome.raises.add(state, Error(errors.ANY, node.place, label))
             return [(state, None)]
-        constructs = last[:1].isupper()
-        stores = last in _STORING or constructs
         closes = any([word in label.lower() for word in ops.CLOSING_WORDS])
         for value in given:
             if stores or not direct_sessions(value):
@@ -223,3 +225,11 @@ class ForeignCalls(SessionCalls):
         outcome.raises.add(state.set(identity, broken), Error(errors.DATABASE, node.place, label))
         outcome.raises.add(state.set(identity, broken), Error(errors.INTEGRITY, node.place, label))
         return state.set(identity, after)
+
+
+def _stores(label: str, arguments: Arguments) -> bool:
+    """Whether what is called keeps what it is given for somebody else, who closes it then."""
+    if label.endswith(_SETTING):
+        # `variable.set(session)` keeps it; `settings.set("name", value, session=session)` only works with it.
+        return bool(arguments) and arguments[-1][0] is None and carries_session(arguments[-1][1])
+    return label.removesuffix("()").rpartition(".")[2] in _STORING
