@@ -273,6 +273,7 @@ def given_up(case: Case) -> Iterator[Evidence]:
     for use in case.recording.uses:
         writes: list[Operation] = []
         conflict: Operation | None = None
+        began = 0
         for operation in use.operations:
             if operation.writes:
                 if operation.error is None:
@@ -283,7 +284,7 @@ def given_up(case: Case) -> Iterator[Evidence]:
                 conflict = None
             elif operation.kind in (Kind.COMMIT, Kind.ROLLBACK):
                 if conflict is not None and operation.kind is Kind.ROLLBACK and _goes_on(case, operation):
-                    lost = [write for write in writes if not _same_flush(write, conflict)]
+                    lost = [write for write in writes if not _meant(case, write, conflict, operation, began)]
                     again = [o.table for o in case.recording.operations[operation.number :] if o.writes and not o.error]
                     if any([[o.table for o in lost].count(o.table) > again.count(o.table) for o in lost]):
                         yield _evidence(
@@ -291,12 +292,18 @@ def given_up(case: Case) -> Iterator[Evidence]:
                             _opened(use), [operation.frames, conflict.frames, *(o.frames for o in lost)],
                             sqlstate=sqlstate(conflict.error), rows=_rows(case, lost),
                         )  # fmt: skip
-                writes, conflict = [], None
+                writes, conflict, began = [], None, operation.number
 
 
-def _same_flush(write: Operation, conflict: Operation) -> bool:
-    """Whether both were sent by one flush, so that whoever handles the conflict speaks of both."""
-    return write.frames.key == conflict.frames.key and conflict.frames.through != "execute"
+def _meant(case: Case, write: Operation, conflict: Operation, rollback: Operation, began: int) -> bool:
+    """Whether who handles the conflict speaks of this write as well: one flush sent both, and he has added both."""
+    if write.frames.key != conflict.frames.key or conflict.frames.through == "execute":
+        return False
+    added = [frames for record, table, number, frames in case.recording.added
+             if record is write.session and table == write.table and began <= number <= write.number]  # fmt: skip
+    handler = rollback.frames.first
+    known = [(place.path, place.function) for frames in added for place in frames.places]
+    return not added or handler is None or (handler.path, handler.function) in known
 
 
 def _goes_on(case: Case, rollback: Operation) -> bool:

@@ -19,7 +19,7 @@ from typing import Any
 
 from sqlalchemy import event
 from sqlalchemy.engine import Engine
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, object_mapper
 from sqlalchemy.pool import Pool
 
 from session_lint.runtime import answers
@@ -95,7 +95,7 @@ class Probe:
             Session: "after_begin after_transaction_end pending_to_transient",
         }
         if self._thorough:
-            hooks[Session] += " do_orm_execute after_commit"
+            hooks[Session] += " do_orm_execute after_commit transient_to_pending"
             hooks[Engine] += " begin"
         for target, names in hooks.items():
             for name in names.split():
@@ -310,6 +310,10 @@ class Probe:
 
     def _after_commit(self, session: Any) -> None:
         self.recording.commits.append((self._known(session), len(self.recording.operations), here(4)))
+
+    def _transient_to_pending(self, session: Any, instance: Any) -> None:
+        table = getattr(object_mapper(instance).local_table, "fullname", "")
+        self.recording.added.append((self._known(session), table, len(self.recording.operations), here(4)))
 
     def _pending_to_transient(self, session: Any, instance: Any) -> None:
         frames = here(4)

@@ -162,6 +162,8 @@ class Recording:
         self.answers: list[Answer] = []
         self.commits: list[tuple[SessionRecord, int, Frames]] = []
         """Every commit() of a session, sent or not, with how many operations there had been."""
+        self.added: list[tuple[SessionRecord, str, int, Frames]] = []
+        """The table of every object that was added to a session, with how many operations there had been."""
         self.rows_before: dict[str, int] = {}
         """How many rows a second connection saw in a table before the first statement that changes it."""
         self._lock = threading.Lock()
