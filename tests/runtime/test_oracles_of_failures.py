@@ -1,4 +1,4 @@
-"""Failures that somebody handles: rows that the handler of a conflict gives up, and rows of what is told to have failed."""
+"""Handled failures: rows that the handler of a conflict gives up, and rows of what is said to have failed."""
 
 from __future__ import annotations
 
