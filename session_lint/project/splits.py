@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 from session_lint import ir
+from session_lint.flow import operations as ops
 from session_lint.flow import result
 from session_lint.flow.result import Event, FunctionFlow
 from session_lint.flow.state import Mark
@@ -16,6 +17,7 @@ from session_lint.project.modules import Module
 if TYPE_CHECKING:
     from session_lint.project.link import Project
 
+_CALM = ops.CALM_FUNCTIONS | ops.CALM_METHODS | ops.CALM_OBJECTS
 _MAX_DEPTH = 4
 """How many calls deep the commit is looked for."""
 
@@ -26,7 +28,7 @@ class Split(NamedTuple):
     identity: the caller's session. call: where and what it calls. commit: in the function `by`. flag: the parameter
     of that function that decides whether it commits, or "". wrote: what is committed too early. later: what the
     caller writes or commits in the same unit of work afterwards, if anything. undoes: a handler of the caller rolls
-    back around both. direct: the caller itself writes before and after.
+    back around both, and around what may fail afterwards. direct: the caller itself writes before and after.
     """
 
     caller: FunctionFlow
@@ -90,7 +92,9 @@ class Splits:
         commits = list(self._commits(flow, event.place, event.identity, _MAX_DEPTH))
         if not commits:
             return []
-        first = _split(flow, event, *commits[0])
+        first = _split(flow, event, *commits[0], self._goes_on_inside(flow, event))
+        if first is None:
+            return []
         return [first._replace(by=by, commit=commit, flag=_flag(by, commit)) for by, commit in commits]
 
     def _commits(
@@ -110,6 +114,19 @@ class Splits:
                 elif depth > 0:
                     yield from self._commits(callee, event.place, event.identity, depth - 1)
 
+    def _goes_on_inside(self, flow: FunctionFlow, event: Event) -> bool:
+        """Whether what is called writes or commits again after its commit."""
+        for handing in flow.calls:
+            callee = self._project.flow(handing.callee) if handing.place == event.place else None
+            roots = {root for root, given in handing.given if given == event.identity}
+            for inner in callee.events if callee is not None else ():
+                if inner.kind in (result.WROTE, result.COMMITTED) and inner.identity in roots and inner.session:
+                    # What a callee of the callee commits is counted in the event already.
+                    own = 1 if inner.kind == result.COMMITTED and inner.detail is not None else 0
+                    if inner.session.commits > own:
+                        return True
+        return False
+
 
 def _commits_for_others(flow: FunctionFlow) -> bool:
     """Whether the function itself commits a session that it has not opened."""
@@ -121,22 +138,27 @@ def _commits_for_others(flow: FunctionFlow) -> bool:
     )
 
 
-def _split(flow: FunctionFlow, event: Event, by: FunctionFlow, commit: Event) -> Split:
+def _split(flow: FunctionFlow, event: Event, by: FunctionFlow, commit: Event, goes_on_inside: bool) -> Split | None:
+    """None if the commit is the last act of the caller's unit of work."""
     assert event.session is not None
     wrote = event.session.witness.wrote or Mark(event.place, "it has written here")
-    later = []
+    after = []
     for other in flow.events:
         split = other.session.witness.split if other.session is not None else None
-        if split is None or split.place != event.place or other.place == event.place or other.session is None:
+        if split is None or split.place != event.place or other.place == event.place:
             continue
-        # A commit() of nothing new is no second half.
-        is_writing = other.kind == result.WROTE or (other.kind == result.COMMITTED and other.session.dirty)
-        later += [other] if is_writing and other.identity == event.identity else []
+        is_writing = other.kind in (result.WROTE, result.COMMITTED)
+        after += [other] if is_writing and other.identity == event.identity else []
+    # A commit() of nothing new is no second half, as far as it can be seen.
+    later = [other for other in after if other.kind == result.WROTE or (other.session and other.session.dirty)]
     # What the turns of a loop write before and after this one are other items.
     is_earlier = wrote.place < event.place
     before = is_earlier and any(
         other.kind == result.WROTE and not other.detail and other.place == wrote.place for other in flow.events
     )
+    undoes = is_earlier and _undoes(event, wrote.place, goes_on_inside)
+    if not after and not undoes and not goes_on_inside:
+        return None
     return Split(
         flow,
         event.identity,
@@ -146,7 +168,7 @@ def _split(flow: FunctionFlow, event: Event, by: FunctionFlow, commit: Event) ->
         _flag(by, commit),
         wrote,
         min(later, key=lambda other: other.place, default=None),
-        is_earlier and _undoes(event, wrote.place),
+        undoes,
         before and any(not other.detail and other.place > event.place for other in later),
     )
 
@@ -166,11 +188,26 @@ def _flag(by: FunctionFlow, commit: Event) -> str:
     return ""
 
 
-def _undoes(event: Event, wrote: ir.Place) -> bool:
-    """Whether a handler around both the write and the call rolls back: what is committed stays."""
-    for frame in event.frames:
+def _undoes(event: Event, wrote: ir.Place, goes_on_inside: bool) -> bool:
+    """Whether a handler around the write, the commit and what may fail after it rolls back: what is committed stays."""
+    for index, frame in enumerate(event.frames):
         if isinstance(frame.node, ir.Try) and frame.kind == "try" and ir.within(wrote, frame.node.place):
             called = [path_of(call.function) for call in handled_calls(frame.node)]
-            if any([path[-1:] == ("rollback",) for path in called]):
+            # The next turn of a loop may fail, too.
+            is_repeated = any([inner.kind in ("for", "while") for inner in event.frames[index:]])
+            goes_on = goes_on_inside or is_repeated or _may_fail(frame.node, event.place)
+            if goes_on and any([path[-1:] == ("rollback",) for path in called]):
                 return True
     return False
+
+
+def _may_fail(attempt: ir.Try, after: ir.Place) -> bool:
+    """Whether anything in the body of a `try` may raise after a call."""
+    places = [statement.place for statement in ir.statements(attempt.body) if isinstance(statement, ir.Raise)]
+    places += [part.place for part in ir.expressions(attempt.body) if isinstance(part, ir.Call) and not _is_calm(part)]
+    return any([place[:2] >= after[2:] for place in places])
+
+
+def _is_calm(call: ir.Call) -> bool:
+    path = path_of(call.function)
+    return bool(_CALM.intersection(path)) or (bool(path) and path[-1][:1].isupper())
