@@ -191,6 +191,8 @@ def partial_commits(case: Case) -> Iterator[Evidence]:
             missing = wanted is not None and len(_committed(wanted)) > len(done)
         else:
             missing = failed.writes or failed.kind is Kind.COMMIT
+        if case.baseline is None and case.error is None and _asked_for_rollback(record, failed):
+            continue  # it is known what is lost, and the rest is meant to go on
         if not missing or (record.operations[-1].kind is Kind.COMMIT and record.operations[-1].error is None):
             continue
         commit = next(o for o in reversed(record.operations) if o.kind is Kind.COMMIT and o.error is None)
@@ -200,6 +202,12 @@ def partial_commits(case: Case) -> Iterator[Evidence]:
             record.opened, [commit.frames, failed.frames], sqlstate=sqlstate(failed.error), xid=commit.xid,
             outcome=observer.outcome(commit.xid), rows=_rows(case, done),
         )  # fmt: skip
+
+
+def _asked_for_rollback(record: SessionRecord, failed: Operation) -> bool:
+    """Whether somebody called rollback() because of this failure."""
+    later = [o for o in record.operations if o.number > failed.number]
+    return any([o.kind is Kind.ROLLBACK and o.frames.through not in CLOSING for o in later])
 
 
 def _committed(record: SessionRecord) -> list[Operation]:
@@ -232,7 +240,7 @@ def lost_writes(case: Case) -> Iterator[Evidence]:
                 writes = []
             elif operation.kind is Kind.ROLLBACK and (operation.during or operation.frames.through not in CLOSING):
                 writes = []  # somebody wanted it, or something had failed
-        if writes and not use.out and not _refused(case, writes):
+        if writes and not use.out and not use.autocommit and not _refused(case, writes):
             yield _evidence(
                 case, Oracle.LOST_WRITE, f"{len(writes)} write(s) were rolled back when it was closed", _opened(use),
                 (o.frames for o in writes), commits=0, rows=_rows(case, writes),

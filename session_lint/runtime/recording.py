@@ -126,6 +126,8 @@ class ConnectionUse:
     since: float = field(default_factory=time.monotonic)
     seconds: float = 0.0
     writes: bool = False
+    autocommit: bool = False
+    """Whether the driver was told to leave transactions to the server: nothing is then rolled back with the rest."""
     xid: str = ""
     aborted_by: Operation | None = None
     in_flight: dict[Who, Operation] = field(default_factory=dict)

@@ -138,6 +138,27 @@ def raised_as_another(engine: Any) -> None:
             raise LookupError from None
 
 
+def each_turn_rolls_back_for_itself(engine: Any) -> None:
+    with Session(engine) as session:
+        for name in "aab":
+            try:
+                session.add(User(name=name))
+                session.commit()
+            except exc.IntegrityError:
+                session.rollback()
+
+
+def every_statement_commits(engine: Any) -> None:
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.execute(insert(Item).values(name="first"))
+
+
+async def every_statement_commits_async(engine: AsyncEngine) -> None:
+    async with engine.connect() as connection:
+        await connection.execution_options(isolation_level="AUTOCOMMIT")
+        await connection.execute(insert(Item).values(name="first"))
+
+
 # --------------------------------------------------------------------------------------------- failure, with the rows
 
 
@@ -273,6 +294,8 @@ FINE: list[tuple[Program, tuple[str, ...]]] = [
     *((program, SYNC) for program in (in_a_savepoint, nothing_but_the_refused_one, all_of_it_meant, written_again)),
     *((program, SYNC) for program in (raised_as_another, a_note_of_how_it_went, rolled_back_before_finally_commits)),
     *((program, ASYNC) for program in (error_raised, error_returned_after_a_rollback, success_returned)),
+    *((program, SYNC) for program in (each_turn_rolls_back_for_itself, every_statement_commits)),
+    (every_statement_commits_async, ASYNC),
     *((program, SYNC) for program in (flask_commits_a_success, flask_looks_at_the_status)),
 ]
 
