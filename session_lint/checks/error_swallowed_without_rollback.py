@@ -10,6 +10,7 @@ from session_lint.checks import rule
 from session_lint.checks._conflicts import guarded_savepoints
 from session_lint.checks.context import Context, causes, failed_operation, history, step_at
 from session_lint.findings import Affected, Confidence, Finding, Severity
+from session_lint.flow import operations as ops
 from session_lint.flow import result
 from session_lint.flow.errors import is_database_type
 from session_lint.flow.result import Exit, FunctionFlow, SessionInfo
@@ -167,6 +168,9 @@ def _judge_left(
     if context.local or (_expects_it(flow, session) and info.origin in (result.PARAMETER, result.ATTRIBUTE)):
         # Who catches IntegrityError knows that the session fails here, and leaves it so to everybody else.
         doubt = Confidence.LIKELY
+    if owner.commits and _loses_nothing(session):
+        # Unless a caller has written before, which is not seen here.
+        doubt = Confidence.POSSIBLE
     confidence = info.certainty.at_most(doubt)
     what = failed_operation(session)
     message = f"the error of {what} is swallowed and {flow.reference.function.name} returns with {info.name} failed"
@@ -177,6 +181,15 @@ def _judge_left(
     place = session.witness.swallowed.place if session.witness.swallowed else way.place
     trail = history(session, "failed", "swallowed")
     yield context.finding(flow, place, message, confidence, trail, causes(session))
+
+
+def _loses_nothing(session: SessionState) -> bool:
+    """Whether a commit() goes through and loses nothing: execute() has failed, and nothing was written before.
+
+    The database is told to end the transaction, and no more; a failed flush() is what makes commit() itself fail.
+    """
+    method = failed_operation(session).removesuffix("()").rpartition(".")[2]
+    return not session.dirty and ops.SESSION_METHODS.get(method) == ops.EXECUTE
 
 
 def _expects_it(flow: FunctionFlow, session: SessionState) -> bool:

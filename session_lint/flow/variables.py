@@ -177,7 +177,7 @@ class Variables(Effects):
         if kind is None or seen is None or not seen.methods & shapes.ONLY_DATABASES:
             return state, None
         place = self.statement.place if self.statement is not None else ir.NOWHERE
-        profile = self.project.profiles.of_attribute(path)
+        profile = self.project.profiles.of_attribute(self.flow.reference, path)
         if profile is not None:
             info = SessionInfo(path, ".".join(path), result.AMBIENT, kind, place, None, profile.name)
             if path not in state.sessions:

@@ -6,8 +6,9 @@ packages: it counts in projects that import one of them. commits: the framework 
 finishes the session, in words that fit into a message. And where its sessions are:
 
 attributes: dotted paths that hold one, by their last parts (`request.db`). managers: context managers that hand one
-out, by the last parts of their dotted names. handlers: decorators of functions that are called with one. classes: base
-classes, of which the framework always calls the finishers (methods).
+out, by the last parts of their dotted names. handlers: decorators of functions that are called with one. contexts:
+decorators of functions that are called with an object that has one in its members. classes: base classes, of which the
+framework always calls the finishers (methods).
 
 A project names its own functions and context managers in its settings (`providers`).
 """
@@ -22,7 +23,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from session_lint import ir
 from session_lint.flow.values import ExternalValue, Function, Path, Value
 from session_lint.ir_queries import path_of
-from session_lint.project.modules import ClassRef, External, FunctionRef, Module
+from session_lint.project.modules import ClassRef, External, FunctionRef, Module, VariableRef
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -46,6 +47,8 @@ class Profile(NamedTuple):
     attributes: tuple[Path, ...] = ()
     managers: tuple[Path, ...] = ()
     handlers: tuple[str, ...] = ()
+    contexts: tuple[str, ...] = ()
+    members: tuple[str, ...] = ()
     classes: tuple[str, ...] = ()
     finishers: tuple[str, ...] = ()
 
@@ -60,7 +63,7 @@ def _read(file: File) -> Profile:
     table = tomllib.loads(file.read_text(encoding="utf-8"))
     for key in ("attributes", "managers"):
         table[key] = tuple([tuple(dotted.split(".")) for dotted in table.get(key, ())])
-    for key in ("packages", "handlers", "classes", "finishers"):
+    for key in ("packages", "handlers", "contexts", "members", "classes", "finishers"):
         table[key] = tuple(table.get(key, ()))
     return Profile(name=file.stem, **table)
 
@@ -83,11 +86,15 @@ class Profiles:
         """The profile of that name. Raises KeyError."""
         return {profile.name: profile for profile in known_profiles()}[name]
 
-    def of_attribute(self, path: Path) -> Profile | None:
-        """The framework that has put a session there."""
+    def of_attribute(self, reference: FunctionRef, path: Path) -> Profile | None:
+        """The framework that has put a session there, for the function."""
         for profile in self.used:
             if _ends_with_one(path, profile.attributes):
                 return profile
+            if path[-1] in profile.members and path[:-1] == (_first_parameter(reference.function),):
+                decorators = [self._decorator(reference.module, item) for item in reference.function.decorators]
+                if any([_is_below(dotted, profile.contexts) for dotted in decorators]):
+                    return profile
         return None
 
     def is_manager(self, module: Module, called: ir.Expr) -> bool:
@@ -113,8 +120,7 @@ class Profiles:
     def of_handler(self, reference: FunctionRef) -> Profile | None:
         """The framework that calls a function with a session, which it finishes itself."""
         for decorator in reference.function.decorators if self.used else ():
-            called = decorator.function if isinstance(decorator, ir.Call) else decorator
-            dotted = self._dotted(reference.module, called)
+            dotted = self._decorator(reference.module, decorator)
             for profile in self.used:
                 if dotted in profile.handlers:
                     return profile
@@ -139,6 +145,17 @@ class Profiles:
         seen = self._project.statics.usage(method).get((me, attribute))
         return seen is not None and bool(seen.methods & _ENDS)
 
+    def _decorator(self, module: Module, decorator: ir.Expr) -> str:
+        """Its dotted name. What a variable holds that somebody else's function has made is called after that."""
+        called = decorator.function if isinstance(decorator, ir.Call) else decorator
+        path = path_of(called)
+        for length in range(1, len(path)):
+            symbol = self._project.table.resolve(module, path[:length])
+            if isinstance(symbol, VariableRef) and isinstance(symbol.assignment.value, ir.Call):
+                maker = self._dotted(symbol.module, symbol.assignment.value.function)
+                return ".".join([f"{maker}()", *path[length:]])
+        return self._dotted(module, called)
+
     def _dotted(self, module: Module, called: ir.Expr) -> str:
         value = self._project.statics.expression(module, called)
         if isinstance(value, ExternalValue):
@@ -150,3 +167,14 @@ class Profiles:
 
 def _ends_with_one(path: Path, endings: tuple[Path, ...]) -> bool:
     return any([path[-len(ending) :] == ending for ending in endings])
+
+
+def _is_below(dotted: str, names: tuple[str, ...]) -> bool:
+    """Whether it is one of the names, or an attribute of one (`writer.independent`)."""
+    return any([dotted == name or dotted.startswith(f"{name}.") for name in names])
+
+
+def _first_parameter(function: ir.Function) -> str:
+    """The name of the first parameter that callers give."""
+    names = [parameter.name for parameter in function.parameters if parameter.name not in ("self", "cls")]
+    return names[0] if names else ""
