@@ -26,9 +26,21 @@ from session_lint.runtime import answers
 from session_lint.runtime.drivers import backend_pid, is_aborted, sqlstate
 from session_lint.runtime.observer import Observers
 from session_lint.runtime.places import here, nearest, waiting
-from session_lint.runtime.recording import ConnectionUse, Kind, Operation, Recording, SessionRecord, Sessions, Who
+from session_lint.runtime.recording import (
+    ConnectionUse,
+    Kind,
+    Operation,
+    Recording,
+    SessionRecord,
+    Sessions,
+    Who,
+    changes_rows,
+)
 
 _SHORT = 200
+
+# Python 3.11 takes longer for a member of an enum than for anything else in a hook.
+_STATEMENT, _CHECKIN = Kind.STATEMENT, Kind.CHECKIN
 
 _GLANCE = 0.015
 """Seconds after which one looks what a task with a connection waits for, unless every await is to be known: less
@@ -168,7 +180,7 @@ class Probe:
             recording.add(Kind.CHECKOUT, use.opened, use, who)
 
     def _checkin(self, dbapi_connection: Any, record: Any) -> None:
-        use = self._ended(record, Kind.CHECKIN)
+        use = self._ended(record, _CHECKIN)
         if use is not None:
             self.on_checkin(use, dbapi_connection)
 
@@ -256,7 +268,7 @@ class Probe:
             return
         who = whoever()
         frames = here(3) if self._thorough else nearest("statement")
-        operation = self.recording.add(Kind.STATEMENT, frames, use, who, statement[:_SHORT])
+        operation = self.recording.add(_STATEMENT, frames, use, who, statement[:_SHORT])
         if self.asking and (table := operation.table) and table not in self.recording.rows_before:
             self.recording.rows_before.update(self.observers.of(use.engine).rows([table]))
         if use.in_flight:
@@ -264,7 +276,7 @@ class Probe:
                 if other != who and not other.gone:
                     self.recording.overlaps.append((running, operation))
         use.in_flight[who] = operation
-        use.writes = use.writes or operation.writes
+        use.writes = use.writes or changes_rows(operation.text)
 
     def _after_cursor_execute(self, connection: Any, *_: Any) -> None:
         use = self.use_of(connection)
