@@ -123,6 +123,11 @@ def handled_calls(attempt: ir.Try) -> Iterator[ir.Call]:
                     yield part
 
 
+def asks_for_autocommit(call: ir.Call) -> bool:
+    """Whether a call's arguments set the isolation level AUTOCOMMIT."""
+    return any([argument.value == ir.Constant("AUTOCOMMIT") for argument in call.arguments])
+
+
 def has_decorator(function: ir.Function, name: str) -> bool:
     """Whether a function has a plain decorator of that name, however it is qualified."""
     return any([isinstance(item, ir.Name) and item.path[-1] == name for item in function.decorators])

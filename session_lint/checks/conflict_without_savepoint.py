@@ -146,16 +146,18 @@ def _flushed_first(context: Context, flow: FunctionFlow, event: Event) -> Findin
 def _never_seen(context: Context, flow: FunctionFlow) -> Iterator[Finding]:
     """`try: session.add(x) except IntegrityError`: add() sends nothing, and the conflict comes at the next flush."""
     for statement in ir.statements(flow.reference.function.body):
-        if not isinstance(statement, ir.Try) or not _only_adds(statement):
+        if not isinstance(statement, ir.Try):
             continue
         added = [
             event
             for event in flow.events
             if event.kind == result.WROTE
             and event.text.endswith(_ADDING)
+            and not event.detail  # what a callee adds, it may send
             and any([ir.within(event.place, inner.place) for inner in statement.body])
         ]
-        for handler in statement.handlers if added else ():
+        only_adds = bool(added) and _only_adds(statement, {event.place for event in added})
+        for handler in statement.handlers if only_adds else ():
             if handles_conflicts(handler, only=True):
                 info = flow.sessions[added[0].identity]
                 message = (
@@ -167,8 +169,8 @@ def _never_seen(context: Context, flow: FunctionFlow) -> Iterator[Finding]:
                 yield context.finding(flow, handler.place, message, certainty(info, Confidence.LIKELY), trail)
 
 
-def _only_adds(attempt: ir.Try) -> bool:
-    """Whether its body calls nothing but add() and constructors, which send nothing."""
+def _only_adds(attempt: ir.Try, adding: set[ir.Place]) -> bool:
+    """Whether its body calls nothing but add(), at these places, and constructors, which send nothing."""
     for statement in ir.statements(attempt.body):
         if isinstance(statement, (ir.With, ir.For)):
             return False
@@ -177,6 +179,6 @@ def _only_adds(attempt: ir.Try) -> bool:
                 return False
             if isinstance(part, ir.Call):
                 path = path_of(part.function)
-                if not path or not (path[-1][:1].isupper() or path[-1] in ("add", "add_all")):
+                if not path or not (path[-1][:1].isupper() or part.place in adding):
                     return False
     return True

@@ -14,6 +14,7 @@ from session_lint.flow.state import (
     distinct,
 )
 from session_lint.flow.values import (
+    STATEMENT,
     Arguments,
     Borrowed,
     ClassValue,
@@ -130,8 +131,10 @@ class Calls(DecoratedCalls):
         if isinstance(callee, Method):
             return self._method(callee, node, arguments, state, outcome, purpose)
         if isinstance(callee, (SessionClass, Factory)):
-            name = call_text(node)
-            state, identity = self.open(callee.type, node.place, state, name)
+            name, kind = call_text(node), callee.type
+            if any([isinstance(value, Engine) and value.autocommit for _, value, _ in arguments]):
+                kind = kind._replace(commits=STATEMENT)
+            state, identity = self.open(kind, node.place, state, name)
             if _joins_connection(node, arguments):
                 # Its transaction is that of the connection: it commits nothing, and whoever began ends it.
                 state = self.hand_over(Session(identity), state)

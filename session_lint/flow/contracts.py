@@ -8,17 +8,21 @@ from typing import NamedTuple
 from session_lint import ir
 from session_lint.flow.result import FunctionFlow, SessionInfo
 from session_lint.flow.state import BROKEN, CLOSED, ENTRY, Cause, Mark, SessionState, Witness
-from session_lint.flow.values import Path, Query, Session
+from session_lint.flow.values import Const, Path, Query, Session, Value
 from session_lint.project.modules import FunctionRef
 
 _WAYS = 24
 
 
 class Way(NamedTuple):
-    """One way out. error: the kind of exception, None if the function returns."""
+    """One way out. error: the kind of exception, None if the function returns.
+
+    answer: what it returns there, if that tells the caller that something went wrong.
+    """
 
     error: str | None
     sessions: tuple[tuple[Path, SessionState], ...]
+    answer: Const | None = None
 
 
 class Contract(NamedTuple):
@@ -52,6 +56,7 @@ def contract_of(flow: FunctionFlow) -> Contract:
     foreign = {identity for identity in flow.sessions if not identity[0].startswith("@")}
     ways: dict[object, Way] = {}
     touched: set[Path] = set()
+    telling = _tells(flow, foreign)
     for out in flow.exits:
         sessions = []
         for identity, session in out.state.sessions.items():
@@ -59,8 +64,9 @@ def contract_of(flow: FunctionFlow) -> Contract:
                 sessions.append((identity, session))
                 touched.add(identity)
         kind = out.error.kind if out.error is not None else None
-        way = Way(kind, tuple(sorted(sessions, key=lambda pair: pair[0])))
-        key = (kind, tuple([(identity, session.key) for identity, session in way.sessions]))
+        answer = out.value if telling and kind is None and isinstance(out.value, Const) else None
+        way = Way(kind, tuple(sorted(sessions, key=lambda pair: pair[0])), answer)
+        key = (kind, tuple([(identity, session.key) for identity, session in way.sessions]), answer)
         if len(ways) < _WAYS or kind is None:
             ways.setdefault(key, way)
     me = function.parameters[0].name if function.owner and function.parameters else ""
@@ -80,6 +86,18 @@ def contract_of(flow: FunctionFlow) -> Contract:
         returned,
         *_commits(roots, ways.values()),
     )
+
+
+def _tells(flow: FunctionFlow, foreign: set[Path]) -> bool:
+    """`except IntegrityError: return None`: whether what is returned says that a session was left failed."""
+    failed: set[Value] = set()
+    intact: set[Value] = set()
+    for out in flow.exits:
+        if out.error is None:
+            sessions = [session for identity, session in out.state.sessions.items() if identity in foreign]
+            is_failed = any([session.transaction in BROKEN for session in sessions])
+            (failed if is_failed else intact).add(out.value if isinstance(out.value, Const) else None)
+    return bool(intact) and any([isinstance(value, Const) for value in failed]) and failed != intact
 
 
 def _commits(roots: Iterable[Path], ways: Iterable[Way]) -> tuple[frozenset[Path], frozenset[Path]]:

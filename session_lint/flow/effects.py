@@ -26,7 +26,7 @@ from session_lint.flow.state import (
     State,
     Witness,
 )
-from session_lint.flow.values import Path, SessionType
+from session_lint.flow.values import STATEMENT, Path, SessionType
 from session_lint.ir_queries import attributes_in
 from session_lint.project.modules import FunctionRef, Module
 
@@ -99,7 +99,14 @@ class Effects:
             self.flow.sessions[identity] = SessionInfo(identity, name, origin, kind, place)
         opened = Mark(place, f"{name} is opened here")
         return state.set(
-            identity, SessionState(transaction=NONE, owned=True, reset=True, witness=Witness(opened=opened))
+            identity,
+            SessionState(
+                transaction=NONE,
+                owned=True,
+                reset=True,
+                handed=kind.commits == STATEMENT,
+                witness=Witness(opened=opened),
+            ),
         ), identity
 
     # ------------------------------------------------------------------------------------------- operations

@@ -11,6 +11,7 @@ from session_lint.flow.errors import Error
 from session_lint.flow.evaluation import Evaluation
 from session_lint.flow.outcome import Outcome, Raises
 from session_lint.flow.state import BROKEN, FAILED, SUSPECT, Mark, State, States
+from session_lint.ir_queries import path_of
 from session_lint.project.modules import FunctionRef
 
 if TYPE_CHECKING:
@@ -47,6 +48,15 @@ class Exceptions(Evaluation):
             if name.rpartition(".")[2][:1].isupper():
                 return Error(name, node.place, f"raise {exception.path[-1]}")
         return Error(errors.ANY, node.place, "raise")
+
+    def raises_again(self, node: ir.With) -> bool:
+        """`with excutils.save_and_reraise_exception():` in a handler: the end of the block raises (oslo.utils)."""
+        if not self._current_errors or len(node.items) != 1 or node.items[0].target is not None:
+            return False
+        call = node.items[0].value
+        if not isinstance(call, ir.Call) or call.arguments:
+            return False
+        return path_of(call.function)[-1:] == ("save_and_reraise_exception",)
 
     def run_try(self, node: ir.Try, states: States) -> Outcome:
         result = Outcome()

@@ -35,8 +35,8 @@ from session_lint.flow.exceptions import Exceptions
 from session_lint.flow.liveness import Liveness
 from session_lint.flow.outcome import Outcome
 from session_lint.flow.result import Exit, FunctionFlow
-from session_lint.flow.state import State, States
-from session_lint.flow.values import Coroutine, Items, Session, Value
+from session_lint.flow.state import BROKEN, SessionState, State, States
+from session_lint.flow.values import Const, Coroutine, Items, Session, Value
 from session_lint.project.modules import FunctionRef
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ class Interpreter(Exceptions):
         end = self.function.place
         last = (end[2], end[3], end[2], end[3])
         for state in outcome.normal:
-            self.flow.exits.append(Exit(None, state, last))
+            self.flow.exits.append(Exit(None, state, last, Const(None)))
         for state, value, place in outcome.returns:
             self.flow.exits.append(Exit(None, state, place, value))
         for state, error in outcome.raises:
@@ -300,6 +300,10 @@ class Interpreter(Exceptions):
         outcome = Outcome()
         with self.inside("with", node):
             self._with_items(node, 0, states, outcome)
+        if self.raises_again(node):
+            left = self.run_raise(ir.Raise(None, None, node.place), outcome.normal)
+            outcome.normal = States()
+            outcome.jumps(left)
         return outcome
 
     def _with_items(self, node: ir.With, index: int, states: States, outcome: Outcome) -> None:
@@ -328,6 +332,10 @@ class Interpreter(Exceptions):
                 if target.path[0] in self.outer_names:
                     return self.hand_over(value, state)
                 return self.rebind(target.path, value, state, node)
+            old = state.sessions.get(target.path)
+            if old is not None and old.transaction in BROKEN:
+                # What is used under this name from now on is another session.
+                state = state.set(target.path, SessionState())
             if isinstance(value, Session):
                 return self.hand_over(value, state).bind(target.path, value)
             return state.bind(target.path, value)

@@ -12,6 +12,7 @@ from session_lint.flow.result import SessionInfo
 from session_lint.flow.starts import Starts
 from session_lint.flow.state import BROKEN, CLOSED, NONE, OPEN, Mark, SessionState, State, States
 from session_lint.flow.values import (
+    BLOCK,
     Borrowed,
     Generator,
     Instance,
@@ -215,6 +216,9 @@ class Managers(Starts):
         identity = owner.identity
         session = state.sessions[identity]
         info = self.flow.sessions[identity]
+        if manager.kind == "session" and info.type.commits == BLOCK:
+            state = self._commit_by(state, identity, node, outcome, "the with block", True)
+            session = state.sessions[identity]
         if manager.kind in ("session", "closing", "foreign"):
             closed = Mark(node.place, f"the with block closes {info.name} here")
             # A provider that can't be seen may well commit.

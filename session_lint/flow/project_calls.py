@@ -26,6 +26,7 @@ from session_lint.flow.values import (
     Arguments,
     Borrowed,
     Closure,
+    Const,
     Coroutine,
     Function,
     Generator,
@@ -115,13 +116,14 @@ class ProjectCalls(ForeignCalls):
         returned = self._apply_contract(contract, roots, node.place, label, state, outcome)
         for value in unknown:
             if not isinstance(value, Session):
-                returned = [self._lend_indirectly(value, node, label, after) for after in returned]
+                returned = [(self._lend_indirectly(value, node, label, after), answer) for after, answer in returned]
         value = self._result(callee, bindings)
         if contract.returned is not None and given is not None and given in state.sessions:
             value = contract.returned._replace(identity=given)
         if function.is_async and purpose == "assigned" and touched and not isinstance(value, _GIVEN):
-            return [(after, Coroutine(value, label, node.place, touched[0])) for after in returned]
-        return self._giving(value, returned, node)
+            return [(after, Coroutine(value, label, node.place, touched[0])) for after, _ in returned]
+        pairs = self._giving(value, [after for after, answer in returned if answer is None], node)
+        return pairs + [(after, answer) for after, answer in returned if answer is not None]
 
     def _giving(self, value: Value, states: list[State], node: ir.Call) -> Pairs:
         """What a call gives, in each of the states after it."""
@@ -140,7 +142,7 @@ class ProjectCalls(ForeignCalls):
         return pairs
 
     def _result(self, callee: Function, bindings: tuple[tuple[str, Value], ...]) -> Value:
-        value = self.project.statics.results.returned(callee.reference)
+        value = self.project.statics.results.given_by(callee)
         held = [given for _, given in bindings if carries_session(given)]
         if isinstance(value, Instance) and held and not value.fields and self.project.holds_session(value.reference):
             # `get_repositories(session)`: the object that comes back works with the session that went in.
@@ -246,8 +248,8 @@ class ProjectCalls(ForeignCalls):
         label: str,
         state: State,
         outcome: Outcome,
-    ) -> list[State]:
-        """The states after a call that returns; its failures go to the outcome."""
+    ) -> list[tuple[State, Const | None]]:
+        """The states after a call that returns, and what it answers in each; its failures go to the outcome."""
         for root in contract.first_uses:
             if root in identities:
                 identity = identities[root]
@@ -258,7 +260,7 @@ class ProjectCalls(ForeignCalls):
                 state = state.set(identity, checked)
         for root in contract.begins & identities.keys():
             self.begin(state, identities[root], place, label)
-        states: dict[object, State] = {}
+        states: dict[object, tuple[State, Const | None]] = {}
         marks = marks_of(place, label)
         splits = {root for root in contract.committed & identities.keys() if state.sessions[identities[root]].dirty}
         for root in splits:
@@ -296,7 +298,7 @@ class ProjectCalls(ForeignCalls):
                     elif effect.dirty:
                         self.event(result.WROTE, place, identity, label, after.sessions[identity], "callee")
             if way.error is None:
-                states[after.key] = after
+                states[after.key, way.answer] = (after, way.answer)
             else:
                 outcome.raises.add(after, Error(way.error, place, label))
         return list(states.values())
@@ -318,7 +320,8 @@ class ProjectCalls(ForeignCalls):
             return state, None
         for index, name in enumerate(root[1:]):
             path = value.path if isinstance(value, Instance) else ()
-            value = self.attribute(value, name, (*path, name))
+            assigned = state.variables.get((*path, name)) if path else None
+            value = self.attribute(value, name, (*path, name)) if assigned is None else assigned
             if isinstance(value, Borrowed) and index == len(root) - 2:
                 if not path:
                     return state, None

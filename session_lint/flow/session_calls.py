@@ -19,6 +19,7 @@ from session_lint.flow.state import (
 from session_lint.flow.values import (
     ASYNC_CONNECTION,
     CONNECTION,
+    STATEMENT,
     Arguments,
     Borrowed,
     Coroutine,
@@ -34,6 +35,7 @@ from session_lint.flow.values import (
 )
 from session_lint.flow.variables import Variables
 from session_lint.ir_queries import (
+    asks_for_autocommit,
     call_place,
     call_text,
 )
@@ -83,7 +85,7 @@ class SessionCalls(Variables):
         if name in ("__enter__", "__aenter__"):
             return [(state, owner)]
         if name == "execution_options" and info.type.role == "connection":
-            if any([argument.value == ir.Constant("AUTOCOMMIT") for argument in node.arguments]):
+            if asks_for_autocommit(node):
                 session = state.sessions[identity]
                 state = state.set(identity, session._replace(handed=True))
             return [(state, owner)]
@@ -129,7 +131,11 @@ class SessionCalls(Variables):
         return [(after, None)]
 
     def engine_method(self, owner: Engine, name: str, node: ir.Call, state: State, outcome: Outcome) -> Pairs:
+        if name == "execution_options":
+            return [(state, owner._replace(autocommit=owner.autocommit or asks_for_autocommit(node)))]
         kind = ASYNC_CONNECTION if owner.is_async else CONNECTION
+        if owner.autocommit:
+            kind = kind._replace(commits=STATEMENT)
         if name == "begin":
             return [(state, Manager("open begin", Opened(kind), place=node.place))]
         if name in ("connect", "raw_connection"):

@@ -12,11 +12,19 @@ Path = tuple[str, ...]
 
 
 class SessionType(NamedTuple):
-    """role: "session" or "connection". certainty: how sure we are that it is one at all."""
+    """role: "session" or "connection". certainty: how sure we are that it is one at all.
+
+    commits: when what was written is committed without a commit(): STATEMENT with the isolation level AUTOCOMMIT, BLOCK
+    if its class does so at the end of a `with` block, "" never.
+    """
 
     role: str
     is_async: bool
     certainty: Confidence
+    commits: str = ""
+
+
+STATEMENT, BLOCK = "statement", "block"
 
 
 SESSION = SessionType("session", False, Confidence.CERTAIN)
@@ -56,8 +64,11 @@ class Factory(NamedTuple):
 
 
 class Engine(NamedTuple):
+    """autocommit: whether the server commits each statement (isolation level AUTOCOMMIT)."""
+
     is_async: bool
     certainty: Confidence
+    autocommit: bool = False
 
 
 class Registry(NamedTuple):
@@ -75,7 +86,7 @@ class Extension(NamedTuple):
 
 
 class Function(NamedTuple):
-    """A function of the project; receiver: the instance it is bound to."""
+    """A function of the project; receiver: the instance or, of a class method, the class that it is bound to."""
 
     reference: FunctionRef
     receiver: Value

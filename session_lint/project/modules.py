@@ -157,6 +157,10 @@ class External(NamedTuple):
 Symbol = Union[FunctionRef, ClassRef, VariableRef, ModuleRef, External]  # noqa: UP007 - an alias like the other unions
 
 
+_ALWAYS_EXTERNAL = frozenset(("sqlalchemy", "sqlmodel", "flask_sqlalchemy", "fastapi", "starlette", "flask"))
+"""Packages that a folder of the same name (`contrib/sqlalchemy/orm.py`), or a copy in the tree, does not stand for."""
+
+
 class SymbolTable:
     """All modules of the project, and the question what a name means."""
 
@@ -242,6 +246,8 @@ class SymbolTable:
     def resolve_dotted(self, dotted: str, near: Module, depth: int = 0) -> Symbol:
         """What an absolute dotted name means; External if the project does not define it."""
         parts = dotted.split(".")
+        if parts[0] in _ALWAYS_EXTERNAL:
+            return External(dotted)
         for length in range(len(parts), 0, -1):
             module = self.find_module(".".join(parts[:length]), near)
             if module is None:

@@ -9,6 +9,7 @@ from session_lint.flow.values import (
     Borrowed,
     ClassValue,
     ExternalValue,
+    Function,
     Generator,
     Instance,
     Manager,
@@ -50,6 +51,27 @@ class Results:
                 return True
             if isinstance(decorator, ir.Name) and decorator.path[-1] in ("contextmanager", "asynccontextmanager"):
                 return True
+        return False
+
+    def given_by(self, function: Function) -> Value:
+        """What a call gives: `cls(...)` and `self` are objects of the class that the method was called on."""
+        value, receiver = self.returned(function.reference), function.receiver
+        if isinstance(value, Instance) and isinstance(receiver, (Instance, ClassValue)):
+            _, method = function.reference
+            is_own = value.reference.definition.qualname == method.owner and bool(method.parameters)
+            if is_own and receiver.reference != value.reference and self._gives_itself(method):
+                return value._replace(reference=receiver.reference)
+        return value
+
+    def _gives_itself(self, method: ir.Function) -> bool:
+        me = ir.Name((method.parameters[0].name,))
+        for statement in self._statics.table.bodies.statements(method.body):
+            if isinstance(statement, ir.Return):
+                value = statement.value
+                while isinstance(value, ir.Await):
+                    value = value.value
+                if value == me or (isinstance(value, ir.Call) and value.function == me):
+                    return True
         return False
 
     def returned(self, reference: FunctionRef) -> Value:

@@ -11,6 +11,8 @@ import functools
 from session_lint import ir
 from session_lint.findings import Confidence
 from session_lint.flow.values import (
+    BLOCK,
+    STATEMENT,
     Borrowed,
     ClassValue,
     Dependency,
@@ -29,7 +31,7 @@ from session_lint.flow.values import (
     SessionType,
     Value,
 )
-from session_lint.ir_queries import decorator_name
+from session_lint.ir_queries import asks_for_autocommit, decorator_name, has_decorator, path_of
 from session_lint.project import shapes
 from session_lint.project import sqlalchemy_names as names
 from session_lint.project.annotations import Annotations
@@ -144,10 +146,22 @@ class Statics:
             if isinstance(symbol, External):
                 value = self.external(symbol.name)
                 if isinstance(value, SessionClass):
-                    return value
+                    return (
+                        SessionClass(value.type._replace(commits=BLOCK)) if self._commits_at_end(reference) else value
+                    )
                 if symbol.name in names.EXTENSIONS or symbol.name in names.REGISTRIES:
                     return ExternalValue(symbol.name)
         return ClassValue(reference)
+
+    def _commits_at_end(self, reference: ClassRef) -> bool:
+        """Whether a session class of the project commits at the end of a `with` block."""
+        for name in ("__exit__", "__aexit__"):
+            method = self.table.method(reference, name)
+            if method is not None and method.function.parameters:
+                seen = self.usage(method).get((method.function.parameters[0].name,))
+                if seen is not None and "commit" in seen.methods:
+                    return True
+        return False
 
     def attribute(self, value: Value, name: str) -> Value:
         if value is None:
@@ -169,7 +183,8 @@ class Statics:
             if method is not None:
                 if _is_property(method.function):
                     return self._carrying(self.results.returned(method), carried)
-                return Function(method, value if isinstance(value, Instance) else None)
+                is_bound = isinstance(value, Instance) or has_decorator(method.function, "classmethod")
+                return Function(method, value if is_bound else None)
             found = self.fields.of(value.reference).get(name)
             if isinstance(found, Borrowed):
                 # Somewhere in the object is a session; a field that holds one is most likely that one.
@@ -221,6 +236,14 @@ class Statics:
             base = self.expression(module, node.function.base, local)
             if isinstance(base, Factory) and node.function.name == "configure":
                 return base
+        if path_of(node.function)[-1:] == ("execution_options",):
+            owner = (
+                self.expression(module, node.function.base, local)
+                if isinstance(node.function, ir.Attribute)
+                else self.expression(module, ir.Name(path_of(node.function)[:-1]), local)
+            )
+            if isinstance(owner, Engine):
+                return owner._replace(autocommit=owner.autocommit or asks_for_autocommit(node))
         return self.call(module, function, node, local)
 
     def call(self, module: Module, function: Value, node: ir.Call, local: dict[str, Value] | None = None) -> Value:
@@ -234,7 +257,7 @@ class Statics:
         if isinstance(function, Registry):
             return function
         if isinstance(function, Function):
-            return self.results.returned(function.reference)
+            return self.results.given_by(function)
         if isinstance(function, ClassValue):
             return Instance(function.reference, (), ())
         if isinstance(function, ExternalValue):
@@ -247,7 +270,7 @@ class Statics:
         if name in names.REGISTRIES:
             return Registry(("?",), names.REGISTRIES[name], "")
         if name in names.ENGINE_MAKERS:
-            return Engine(names.ENGINE_MAKERS[name], Confidence.CERTAIN)
+            return Engine(names.ENGINE_MAKERS[name], Confidence.CERTAIN, asks_for_autocommit(node))
         if name in names.EXTENSIONS:
             return Extension(("?",))
         if name in names.DEPENDS:
@@ -262,14 +285,16 @@ class Statics:
             return first if last == "partial" else None
         return None
 
-    def _factory_type(self, module: Module, name: str, node: ir.Call, local: dict[str, Value] | None) -> SessionType:
-        is_async = names.SESSION_FACTORIES[name]
-        for argument in node.arguments:
-            if argument.name == "class_":
-                value = self.expression(module, argument.value, local)
-                if isinstance(value, SessionClass):
-                    return value.type
-        return SessionType("session", is_async, Confidence.CERTAIN)
+    def _factory_type(self, module: Module, maker: str, node: ir.Call, local: dict[str, Value] | None) -> SessionType:
+        is_async = names.SESSION_FACTORIES[maker]
+        kind = SessionType("session", is_async, Confidence.CERTAIN)
+        values = [(argument.name, self.expression(module, argument.value, local)) for argument in node.arguments]
+        for name, value in values:
+            if name == "class_" and isinstance(value, SessionClass):
+                kind = value.type
+        if any([isinstance(value, Engine) and value.autocommit for _, value in values]):
+            return kind._replace(commits=STATEMENT)
+        return kind
 
     def dependency(self, module: Module, node: ir.Call, local: dict[str, Value] | None = None) -> Value:
         """`Depends(f, scope=..., use_cache=...)`."""
