@@ -75,13 +75,6 @@ class Observer:
             time.sleep(0.002)
         return False
 
-    def terminate_others(self) -> None:
-        """Kill every other backend of this database."""
-        self.query(
-            "SELECT pg_terminate_backend(pid, 2000) FROM pg_stat_activity "
-            "WHERE datname = current_database() AND pid <> pg_backend_pid()"
-        )
-
     def rows(self, tables: Iterable[str]) -> dict[str, int]:
         """How many rows of each table a second connection sees."""
         counts = {}
