@@ -248,7 +248,8 @@ class Probe:
             if self._thorough or use.writes or use.aborted_by is not None:
                 operation = self.recording.add(Kind.ROLLBACK, here(3, self._depth), use, whoever())
                 operation.during = sys.exc_info()[1]
-                use.autocommit = getattr(use.pool_record.dbapi_connection, "autocommit", False) is True
+                # The proxy's: what was released with an earlier recording has no pool record any more.
+                use.autocommit = getattr(connection._dbapi_connection.dbapi_connection, "autocommit", False) is True
             use.aborted_by = None
 
     def _savepoint(self, connection: Any, name: Any) -> None:
