@@ -11,7 +11,7 @@ import httpx
 import pytest
 from fastapi import Depends, FastAPI, HTTPException
 from fastapi.responses import JSONResponse
-from sqlalchemy import exc, insert, select
+from sqlalchemy import create_engine, exc, insert, select
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 from sqlalchemy.orm import Session
 from watching import Item, Program, User, create_tables, watch, without_garbage_collection
@@ -339,4 +339,16 @@ def test_what_is_fine_shows_nothing(program: Program, driver: str, tables: Datab
     watched = watch(probe, program, tables, driver)
     assert watched.evidence == []
     assert any(operation.writes for operation in watched.recording.operations)
+    assert probe.lost == ""
+
+
+def test_a_rollback_of_what_was_released_with_an_earlier_recording(tables: Database, probe: Probe) -> None:
+    engine = create_engine(tables.url("psycopg"))
+    first = probe.begin()
+    with Session(engine) as session:
+        session.execute(insert(Item).values(name="first"))
+        first.release()
+        probe.begin()
+        session.rollback()
+    engine.dispose()
     assert probe.lost == ""
