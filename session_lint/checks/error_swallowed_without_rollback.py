@@ -61,12 +61,13 @@ def _own(context: Context, flow: FunctionFlow, late: set[ir.Place]) -> Iterator[
         lost.add(reuse.event.identity)
         if context.project.swallows.swallower(flow, reuse.event.identity, reuse.session).flow is flow:
             yield _reused(context, flow, reuse), reuse.event.identity, _place(reuse.session)
-    for event in flow.events:
-        if event.kind == result.LOST_IN_BLOCK and event.session is not None and event.identity not in lost:
+    ends = [(event, event.session) for event in flow.events if event.kind == result.LOST_IN_BLOCK and event.session]
+    # Of several failures the surest is told.
+    for event, session in sorted(ends, key=lambda end: end[1].transaction != FAILED):
+        if event.identity not in lost:
             lost.add(event.identity)
-            if context.project.swallows.swallower(flow, event.identity, event.session).flow is flow:
-                finding = _lost(context, flow, event.identity, event.session, event.text)
-                yield finding, event.identity, _place(event.session)
+            if context.project.swallows.swallower(flow, event.identity, session).flow is flow:
+                yield _lost(context, flow, event.identity, session, event.text), event.identity, _place(session)
 
 
 def _fails_at(session: SessionState, places: set[ir.Place]) -> bool:

@@ -7,11 +7,12 @@ from typing import NamedTuple
 
 from session_lint import ir
 from session_lint.flow.result import FunctionFlow, SessionInfo
-from session_lint.flow.state import BROKEN, CLOSED, ENTRY, Cause, Mark, SessionState, Witness
+from session_lint.flow.state import BROKEN, CLOSED, ENTRY, FAILED, Cause, Mark, SessionState, Witness
 from session_lint.flow.values import Const, Path, Query, Session, Value
 from session_lint.project.modules import FunctionRef
 
 _WAYS = 24
+"""So many ways out of a function are told apart, or as many as return."""
 
 
 class Way(NamedTuple):
@@ -67,16 +68,18 @@ def contract_of(flow: FunctionFlow) -> Contract:
         answer = out.value if telling and kind is None and isinstance(out.value, Const) else None
         way = Way(kind, tuple(sorted(sessions, key=lambda pair: pair[0])), answer)
         key = (kind, tuple([(identity, session.key) for identity, session in way.sessions]), answer)
-        if len(ways) < _WAYS or kind is None:
-            ways.setdefault(key, way)
+        ways.setdefault(key, way)
     me = function.parameters[0].name if function.owner and function.parameters else ""
     roots = tuple(sorted(touched))
     returned = _returned(flow, foreign)
     named = (*roots, returned.identity) if returned is not None else roots
     infos = {root: flow.sessions[root] for root in named if root in flow.sessions}
+    # The surest failures stand for those that are too many.
+    told = sorted(ways.values(), key=_importance)
+    returning = sum([way.error is None for way in told])
     return Contract(
         flow.reference,
-        tuple(ways.values()),
+        tuple(told[: max(_WAYS, returning)]),
         roots,
         frozenset(foreign),
         frozenset(flow.first_uses),
@@ -86,6 +89,14 @@ def contract_of(flow: FunctionFlow) -> Contract:
         returned,
         *_commits(roots, ways.values()),
     )
+
+
+def _importance(way: Way) -> int:
+    """0 for the ways that return, then the failures by how sure it is that they break a session."""
+    if way.error is None:
+        return 0
+    broken = [session.transaction for _, session in way.sessions if session.transaction in BROKEN]
+    return (1 if FAILED in broken else 2) if broken else 3
 
 
 def _tells(flow: FunctionFlow, foreign: set[Path]) -> bool:

@@ -57,6 +57,17 @@ _STORING = frozenset(
     "append appendleft add put put_nowait insert extend setdefault register push enter_context callback send".split()
 )
 _SETTING = (".set()", "setattr()")
+_ASKING = ("inspect", "object_session", "async_object_session", "close_all_sessions", "make_url")
+"""Functions of SQLAlchemy that do more than to build a statement."""
+
+
+def _builds(name: str) -> bool:
+    """`sqlalchemy.select`, and the methods of what it gives: statements and their parts, of which none can fail."""
+    package, _, rest = name.partition(".")
+    maker = rest.partition("(")[0].rpartition(".")[2]
+    return package in ("sqlalchemy", "sqlmodel") and maker[:1].islower() and maker not in _ASKING
+
+
 _CONSUMING = ("list", "len", "sorted", "set", "tuple", "dict", "sum", "max", "min", "enumerate", "iter", "next", "bool")
 
 
@@ -104,6 +115,9 @@ class ForeignCalls(SessionCalls):
                 value = value._replace(identity=(self.module.name, f"@{node.place[0]}:{node.place[1]}"))
             if value is not None:
                 return [(state, value)]
+        if isinstance(callee, ExternalValue) and _builds(callee.name):
+            pairs = self.unknown_call(node, arguments, state, outcome, call_text(node), True)
+            return [(after, ExternalValue(f"{callee.name}()")) for after, _ in pairs]
         calm = calm or self._is_calm(node.function, last)
         pairs = self.unknown_call(node, arguments, state, outcome, call_text(node), calm)
         if last in ("scalar_one", "one", "get_one"):
