@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 
+from session_lint import ir
 from session_lint.checks import rule
 from session_lint.checks._leaks import confidence_of
 from session_lint.checks.context import Context, history
@@ -26,15 +28,17 @@ def check(context: Context) -> Iterator[Finding]:
             commits = event.detail == ops.COMMIT
             is_own = info.origin in (result.LOCAL, result.PROVIDED)
             # A session of somebody else is often closed only to begin with a fresh connection.
-            if commits and not is_own and not _has_written(flow, event):
+            has_written = _has_written(flow, event)
+            if commits and not is_own and not has_written and not _is_swapped(flow, event):
                 continue
             if not commits and not (is_own and _stays_open(flow, event)):
                 continue
             told.add(event.identity)
             if commits:
                 message = (
-                    f"{event.text} comes after {info.name} was closed: it commits nothing, and what was written before "
-                    "the close is lost; commit first, then close"
+                    f"{event.text} comes after {info.name} was closed: it commits nothing"
+                    f"{', and what was written before the close is lost' if has_written else ''}; "
+                    "commit first, then close"
                 )
             else:
                 message = (
@@ -55,6 +59,19 @@ def _has_written(flow: FunctionFlow, commit: Event) -> bool:
             for event in flow.events
         ]
     )
+
+
+def _is_swapped(flow: FunctionFlow, commit: Event) -> bool:
+    """Whether close() is the very statement before: in whatever order they were meant, this one can't be it."""
+    blocks = [flow.reference.function.body]
+    for statement in ir.statements(flow.reference.function.body):
+        blocks += ir.blocks(statement)
+    for block in blocks:
+        for before, after in itertools.pairwise(block):
+            if ir.within(commit.place, after.place) and commit.session is not None:
+                ended = commit.session.witness.ended
+                return ended is not None and isinstance(before, ir.Expression) and ir.within(ended.place, before.place)
+    return False
 
 
 def _stays_open(flow: FunctionFlow, event: Event) -> bool:
