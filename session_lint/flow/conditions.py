@@ -14,6 +14,7 @@ from session_lint.flow.state import (
 )
 from session_lint.flow.values import (
     Const,
+    Instance,
     Path,
     Truth,
     truth,
@@ -109,7 +110,8 @@ class Conditions(Managers):
                         verdict = False if left.value and not right.value else None
                     elif isinstance(left, Const):
                         verdict = left.value is right.value
-                    elif right.value is None:
+                    elif right.value is None and not isinstance(left, Instance):
+                        # `-> Order | None` is an Order as far as its methods go.
                         verdict = False
                 negated = node.operator in ("is not", "!=")
                 if (

@@ -77,7 +77,8 @@ CALM_METHODS = frozenset(
     "on_conflict_do_update desc asc in_ is_ label time monotonic perf_counter utcnow now uuid4 hex isoformat "
     "total_seconds copy update setdefault discard sleep scalars scalar all first scalar_one_or_none "
     "one_or_none fetchall "
-    "fetchone mappings unique tuples rowcount values subquery alias options astext cast".split()
+    "fetchone mappings unique tuples rowcount values subquery alias options astext cast is_not isnot like ilike not_in "
+    "notin_ between nulls_first nulls_last scalar_subquery cte union union_all correlate is_set".split()
 )
 """Methods of which nobody writes: "this may raise"."""
 
