@@ -27,6 +27,7 @@ from session_lint.flow.values import (
     Generator,
     Manager,
     Method,
+    ModelQuery,
     Opened,
     Query,
     Registry,
@@ -76,7 +77,7 @@ class Calls(DecoratedCalls):
             if isinstance(owner, Coroutine) and node.path[-1] not in ops.OF_COROUTINES:
                 self.not_awaited(owner, state)
                 return [(state, None)]
-            if isinstance(owner, (Borrowed, Opened, Registry)) and not (
+            if isinstance(owner, (Borrowed, Opened, Registry, ModelQuery)) and not (
                 isinstance(owner, Registry) and node.path[-1] == "configure"
             ):
                 origin = self.origin_of(node.path[:-1])
@@ -91,7 +92,7 @@ class Calls(DecoratedCalls):
                 if isinstance(base, Coroutine) and node.name not in ops.OF_COROUTINES:
                     self.not_awaited(base, after)
                     base = None
-                if isinstance(base, Registry):
+                if isinstance(base, (Registry, ModelQuery)):
                     after, base = self.materialise(base, after, (), call_place(node), result.AMBIENT)
                 if isinstance(base, Session) and isinstance(node.base, ir.Call) and after.sessions[base.identity].owned:
                     self.note_temporary(node, base, after, purpose)

@@ -27,6 +27,7 @@ from session_lint.flow.values import (
     Coroutine,
     Items,
     Manager,
+    ModelQuery,
     Opened,
     Query,
     Registry,
@@ -99,7 +100,7 @@ class Evaluation(Conditions):
             if isinstance(held, Coroutine) and node.path[1] not in ops.OF_COROUTINES:
                 self.not_awaited(held, state)
         value = self.lookup(node.path, state)
-        if value is not None and isinstance(value, (Borrowed, Opened)):
+        if value is not None and isinstance(value, (Borrowed, Opened, ModelQuery)):
             origin = self.origin_of(node.path)
             place = place_of(self.statement)
             return self.materialise(value, state, node.path, place, origin)

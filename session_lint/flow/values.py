@@ -169,6 +169,12 @@ class Query(NamedTuple):
     identity: Path
 
 
+class ModelQuery(NamedTuple):
+    """`Model.query` of Flask-SQLAlchemy: a query of the extension's session."""
+
+    registry: Registry
+
+
 class Method(NamedTuple):
     """A bound method of a session or transaction, not called yet."""
 
@@ -219,6 +225,7 @@ Value = Union[  # noqa: UP007 - its classes refer to it, which `|` can not do on
     Factory,
     Engine,
     Registry,
+    ModelQuery,
     Extension,
     Function,
     Closure,

@@ -28,6 +28,7 @@ from session_lint.flow.values import (
     Generator,
     Instance,
     Method,
+    ModelQuery,
     Opened,
     Path,
     Query,
@@ -156,6 +157,9 @@ class Variables(Effects):
                 info = SessionInfo(identity, name, result.AMBIENT, kind, place, None, value.framework)
                 state = self.track(info, SessionState(), state)
             return state, Session(identity)
+        if isinstance(value, ModelQuery):
+            state, session = self.materialise(value.registry, state, value.registry.identity[-2:], place, origin)
+            return state, Query(session.identity) if isinstance(session, Session) else None
         return state, value
 
     def _shared(self, symbol: VariableRef, value: Opened, state: State, place: ir.Place) -> tuple[State, Value]:

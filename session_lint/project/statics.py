@@ -23,6 +23,7 @@ from session_lint.flow.values import (
     Function,
     Instance,
     Items,
+    ModelQuery,
     ModuleValue,
     Opened,
     Path,
@@ -189,7 +190,22 @@ class Statics:
             if isinstance(found, Borrowed):
                 # Somewhere in the object is a session; a field that holds one is most likely that one.
                 return next((known for field, known in carried if field == "?"), found)
+            if found is None and name == "query":
+                return self._query_of(value.reference)
             return self._carrying(found, carried)
+        return None
+
+    def _query_of(self, reference: ClassRef) -> Value:
+        """`Model.query`, if the model belongs to Flask-SQLAlchemy."""
+        for symbol in self.table.ancestors(reference):
+            if not isinstance(symbol, ClassRef):
+                continue
+            for base in symbol.definition.bases:
+                if isinstance(base, ir.Name) and base.path[-1] == "Model":
+                    extension = self.name(symbol.module, base.path[:-1])
+                    registry = self.attribute(extension, "session") if isinstance(extension, Extension) else None
+                    if isinstance(registry, Registry):
+                        return ModelQuery(registry)
         return None
 
     def _carrying(self, value: Value, fields: tuple[tuple[str, Value], ...]) -> Value:
