@@ -27,12 +27,16 @@ class Liveness:
         self._function = function
         self._local_names = local_names
         self._last: dict[str, Position] | None = None
+        self._loops: list[ir.Place] = []
 
     def forget(self, states: States, statement: ir.Stmt) -> States:
         """The states after a statement, without the plain values that nothing behind it reads."""
         if self._last is None:
-            self._last = _last_reads(self._bodies, self._function)
-        end = statement.place[2:]
+            self._last, self._loops = _last_reads(self._bodies, self._function)
+        start, end = statement.place[:2], statement.place[2:]
+        if any([loop[:2] < start and end == loop[2:] for loop in self._loops]):
+            # The last statement of a loop's body: the next turn comes after it.
+            end = start
         left = States()
         for state in states:
             dead = [path for path, value in state.variables.items() if _is_plain(value) and self._is_dead(path, end)]
@@ -52,14 +56,19 @@ def _is_plain(value: Value) -> bool:
 _PLAIN = (Const, Truth, Instance, ClassValue, ExternalValue, ModuleValue)
 
 
-def _last_reads(bodies: Bodies, function: ir.Function) -> dict[str, Position]:
-    """Where each name is read for the last time; in a loop that is its end, because the next turn reads it again."""
+def _last_reads(bodies: Bodies, function: ir.Function) -> tuple[dict[str, Position], list[ir.Place]]:
+    """Where each name is read for the last time, and the loops.
+
+    In a loop that is the loop's end, because the next turn reads it again.
+    """
     found: dict[str, Position] = {}
+    loops: list[ir.Place] = []
     loop: Position = (0, 0)
     for statement, nodes in bodies.parts(function.body):
         end = statement.place[2:]
         if isinstance(statement, (ir.For, ir.While)):
             loop = max(loop, end)
+            loops.append(statement.place)
         end = max(end, loop) if statement.place[:2] < loop else end
         if isinstance(statement, ir.Define):
             # It may be called from anywhere behind.
@@ -77,4 +86,4 @@ def _last_reads(bodies: Bodies, function: ir.Function) -> dict[str, Position]:
                 found[node.path[0]] = max(found.get(node.path[0], end), end)
             elif isinstance(node, ir.Lambda):
                 found.update(dict.fromkeys(names_in(node.function), _END))
-    return found
+    return found, loops
