@@ -34,6 +34,7 @@ from session_lint.flow.values import (
     Manager,
     Opened,
     Path,
+    Query,
     Registry,
     Session,
     Value,
@@ -116,7 +117,9 @@ class ProjectCalls(ForeignCalls):
         returned = self._apply_contract(contract, roots, node.place, label, state, outcome)
         for value in unknown:
             if not isinstance(value, Session):
-                returned = [(self._lend_indirectly(value, node, label, after), answer) for after, answer in returned]
+                returned = [
+                    (self._lend_indirectly(value, node, label, after, outcome), answer) for after, answer in returned
+                ]
         value = self._result(callee, bindings)
         if contract.returned is not None and given is not None and given in state.sessions:
             value = contract.returned._replace(identity=given)
@@ -167,12 +170,15 @@ class ProjectCalls(ForeignCalls):
             unknown.append(value)
         return unknown
 
-    def _lend_indirectly(self, value: Value, node: ir.Call, label: str, state: State) -> State:
+    def _lend_indirectly(self, value: Value, node: ir.Call, label: str, state: State, outcome: Outcome) -> State:
         """The callee gets an object that works with the session, and may use it if all goes well."""
         mark = Mark(node.place, f"{label} may use it here")
         for owner in direct_sessions(value):
             if owner.identity not in state.sessions:
                 continue
+            if isinstance(value, Query):
+                # It is there to be sent.
+                state = self.operate(state, owner.identity, ops.READ, node.place, label, outcome)
             session = state.sessions[owner.identity]
             used = OPEN if session.transaction in (ENTRY, NONE) else session.transaction
             lent = session._replace(transaction=used, touched=True, handed=True)
