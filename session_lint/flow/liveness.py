@@ -37,15 +37,18 @@ class Liveness:
         if any([loop[:2] < start and end == loop[2:] for loop in self._loops]):
             # The last statement of a loop's body: the next turn comes after it.
             end = start
+        dead = [[path for path, value in state.variables.items() if self._is_dead(path, value, end)] for state in states]
+        if not any(dead):
+            return states
         left = States()
-        for state in states:
-            dead = [path for path, value in state.variables.items() if _is_plain(value) and self._is_dead(path, end)]
-            left.add(state.forget(dead) if dead else state)
+        for state, paths in zip(states, dead, strict=True):
+            left.add(state.forget(paths) if paths else state)
         return left
 
-    def _is_dead(self, path: tuple[str, ...], end: Position) -> bool:
+    def _is_dead(self, path: tuple[str, ...], value: Value, end: Position) -> bool:
         assert self._last is not None
-        return path[0] in self._local_names and self._last.get(path[0], (0, 0)) <= end
+        name = path[0]
+        return self._last.get(name, (0, 0)) <= end and name in self._local_names and _is_plain(value)
 
 
 def _is_plain(value: Value) -> bool:

@@ -169,9 +169,10 @@ class States:
     def add(self, state: State) -> bool:
         """Whether the state is a new one."""
         # Too many ways may lead here to tell them all apart; then the first ones stand for the rest.
-        if len(self._states) >= self.LIMIT or state.key in self._states:
+        key = state.key
+        if len(self._states) >= self.LIMIT or key in self._states:
             return False
-        self._states[state.key] = state
+        self._states[key] = state
         return True
 
     def update(self, states: Iterable[State]) -> None:
