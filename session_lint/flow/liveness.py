@@ -37,7 +37,9 @@ class Liveness:
         if any([loop[:2] < start and end == loop[2:] for loop in self._loops]):
             # The last statement of a loop's body: the next turn comes after it.
             end = start
-        dead = [[path for path, value in state.variables.items() if self._is_dead(path, value, end)] for state in states]
+        dead = [
+            [path for path, value in state.variables.items() if self._is_dead(path, value, end)] for state in states
+        ]
         if not any(dead):
             return states
         left = States()
