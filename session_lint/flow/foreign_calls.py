@@ -64,8 +64,10 @@ _ASKING = ("inspect", "object_session", "async_object_session", "close_all_sessi
 def _builds(name: str) -> bool:
     """`sqlalchemy.select`, and the methods of what it gives: statements and their parts, of which none can fail."""
     package, _, rest = name.partition(".")
-    maker = rest.partition("(")[0].rpartition(".")[2]
-    return package in ("sqlalchemy", "sqlmodel") and maker[:1].islower() and maker not in _ASKING
+    path = rest.partition("(")[0].split(".")
+    # Not the methods of classes: `Inspector.from_engine()` asks the database.
+    is_function = all([part[:1].islower() for part in path])
+    return package in ("sqlalchemy", "sqlmodel") and is_function and path[-1] not in _ASKING
 
 
 _CONSUMING = ("list", "len", "sorted", "set", "tuple", "dict", "sum", "max", "min", "enumerate", "iter", "next", "bool")
