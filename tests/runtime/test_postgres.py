@@ -367,7 +367,7 @@ def test_binaries_that_the_unprivileged_user_cannot_reach_are_copied(child: Chil
 def test_a_temporary_directory_closed_to_others_is_passed_over(child: Child, tmp_path: Path) -> None:
     tmp_path.chmod(0o700)
     process = child(START, TMPDIR=str(tmp_path))
-    directory, _ = started(process)
+    directory, _ = started(process, stays=False)
     assert tmp_path not in directory.parents
     assert process.wait() == 0
 
