@@ -303,7 +303,7 @@ def test_killed_while_it_starts_it_leaves_nothing(child: Child, room: Path, afte
 )
 def test_ended_without_stop_it_leaves_nothing(child: Child, ending: str, code: int) -> None:
     process = child(START + ending)
-    directory, pid = started(process)
+    directory, pid = started(process, stays=False)
     assert process.wait() == code
     assert until(lambda: nothing_left(directory, pid)), processes_below(directory)
 
