@@ -14,7 +14,6 @@ from session_lint.flow.state import (
     distinct,
 )
 from session_lint.flow.values import (
-    STATEMENT,
     Arguments,
     Borrowed,
     ClassValue,
@@ -35,6 +34,7 @@ from session_lint.flow.values import (
     SessionClass,
     Transaction,
     Value,
+    opened_with,
 )
 from session_lint.ir_queries import (
     call_place,
@@ -132,10 +132,8 @@ class Calls(DecoratedCalls):
         if isinstance(callee, Method):
             return self._method(callee, node, arguments, state, outcome, purpose)
         if isinstance(callee, (SessionClass, Factory)):
-            name, kind = call_text(node), callee.type
-            if any([isinstance(value, Engine) and value.autocommit for _, value, _ in arguments]):
-                kind = kind._replace(commits=STATEMENT)
-            state, identity = self.open(kind, node.place, state, name)
+            kind = opened_with(callee.type, [value for _, value, _ in arguments])
+            state, identity = self.open(kind, node.place, state, call_text(node))
             if _joins_connection(node, arguments):
                 # Its transaction is that of the connection: it commits nothing, and whoever began ends it.
                 state = self.hand_over(Session(identity), state)

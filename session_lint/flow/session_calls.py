@@ -19,7 +19,6 @@ from session_lint.flow.state import (
 from session_lint.flow.values import (
     ASYNC_CONNECTION,
     CONNECTION,
-    STATEMENT,
     Arguments,
     Borrowed,
     Coroutine,
@@ -32,6 +31,7 @@ from session_lint.flow.values import (
     Session,
     Transaction,
     Value,
+    opened_with,
 )
 from session_lint.flow.variables import Variables
 from session_lint.ir_queries import (
@@ -133,9 +133,7 @@ class SessionCalls(Variables):
     def engine_method(self, owner: Engine, name: str, node: ir.Call, state: State, outcome: Outcome) -> Pairs:
         if name == "execution_options":
             return [(state, owner._replace(autocommit=owner.autocommit or asks_for_autocommit(node)))]
-        kind = ASYNC_CONNECTION if owner.is_async else CONNECTION
-        if owner.autocommit:
-            kind = kind._replace(commits=STATEMENT)
+        kind = opened_with(ASYNC_CONNECTION if owner.is_async else CONNECTION, (owner,))
         if name == "begin":
             return [(state, Manager("open begin", Opened(kind), place=node.place))]
         if name in ("connect", "raw_connection"):

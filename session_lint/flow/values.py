@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import NamedTuple, Union
 
 from session_lint import ir
@@ -303,6 +304,12 @@ def contents(value: Value) -> tuple[Value, ...]:
     if isinstance(value, Instance):
         return tuple([held for _, held in value.fields])
     return (value,)
+
+
+def opened_with(kind: SessionType, values: Iterable[Value]) -> SessionType:
+    """What is opened with these values: over an AUTOCOMMIT engine, each statement commits itself."""
+    is_autocommit = any([isinstance(value, Engine) and value.autocommit for value in values])
+    return kind._replace(commits=STATEMENT) if is_autocommit else kind
 
 
 def truth(value: Value) -> bool | None:

@@ -12,7 +12,6 @@ from session_lint import ir
 from session_lint.findings import Confidence
 from session_lint.flow.values import (
     BLOCK,
-    STATEMENT,
     Borrowed,
     ClassValue,
     Dependency,
@@ -31,6 +30,7 @@ from session_lint.flow.values import (
     SessionClass,
     SessionType,
     Value,
+    opened_with,
 )
 from session_lint.ir_queries import asks_for_autocommit, decorator_name, has_decorator, path_of
 from session_lint.project import shapes
@@ -308,9 +308,7 @@ class Statics:
         for name, value in values:
             if name == "class_" and isinstance(value, SessionClass):
                 kind = value.type
-        if any([isinstance(value, Engine) and value.autocommit for _, value in values]):
-            return kind._replace(commits=STATEMENT)
-        return kind
+        return opened_with(kind, [value for _, value in values])
 
     def dependency(self, module: Module, node: ir.Call, local: dict[str, Value] | None = None) -> Value:
         """`Depends(f, scope=..., use_cache=...)`."""
