@@ -144,6 +144,16 @@ def is_abstract(function: ir.Function) -> bool:
     return isinstance(raised, ir.Name) and raised.path[-1] == "NotImplementedError"
 
 
+def is_empty(function: ir.Function) -> bool:
+    """Whether the body is nothing but `...`, `pass` or a docstring, as in a protocol."""
+    return all(
+        [
+            isinstance(item, ir.Expression) and (item.value == ir.UNKNOWN or isinstance(item.value, ir.Constant))
+            for item in function.body
+        ]
+    )
+
+
 def own_expressions(statement: ir.Stmt) -> list[ir.Expr]:
     """The expressions of a statement, without those of the statements in its blocks."""
     found: list[ir.Expr] = []

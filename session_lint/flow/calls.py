@@ -126,6 +126,9 @@ class Calls(DecoratedCalls):
         calm: bool,
     ) -> Pairs:
         if callee is None:
+            method = self.only_method(node, arguments, state)
+            if method is not None:
+                return self.project_function(method, node, arguments, state, outcome, purpose)
             if self._passes_on(node):
                 return self.decorated_call(Decorated(call_text(node)), node, arguments, state, outcome, purpose)
             return self.foreign_call(None, node, arguments, state, outcome, purpose, calm)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from session_lint import ir
+from session_lint.flow.liveness import ASKED
 from session_lint.flow.managers import Managers
 from session_lint.flow.outcome import Outcome
 from session_lint.flow.state import (
@@ -75,13 +76,13 @@ class Conditions(Managers):
         return pairs
 
     def _asked_often(self, path: Path) -> bool:
-        """Whether a plain variable decides more than once, and is not set in between."""
+        """Whether a variable, or an attribute of one, decides more than once: binding either makes the answer open."""
         if self._questions is None:
             self._questions = {}
             for statement in self.project.table.bodies.statements(self.function.body):
                 test = statement.test if isinstance(statement, (ir.If, ir.While)) else None
                 for part in ir.expressions(test) if test is not None else ():
-                    if isinstance(part, ir.Name) and len(part.path) == 1:
+                    if isinstance(part, ir.Name) and len(part.path) <= ASKED:
                         self._questions[part.path] = self._questions.get(part.path, 0) + 1
         return self._questions.get(path, 0) > 1
 

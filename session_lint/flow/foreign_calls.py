@@ -100,6 +100,9 @@ class ForeignCalls(SessionCalls):
             return [(state, Manager("stack", None, place=node.place))]
         if name in ("next", "anext") and isinstance(first, (Generator, Manager)) and first.reference is not None:
             return [self.next_of(first, node, state)]
+        if name == "super" and self.function.owner and self.function.parameters:
+            me = self.lookup((self.function.parameters[0].name,), state)
+            return [(state, self.project.statics.parent(me))]
         if name in _NEVER_RETURN:
             outcome.raises.add(state, Error(_NEVER_RETURN[name], node.place, call_text(node)))
             return []

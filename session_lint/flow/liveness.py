@@ -10,12 +10,13 @@ import sys
 
 from session_lint import ir
 from session_lint.flow.state import States
-from session_lint.flow.values import ClassValue, Const, ExternalValue, Instance, ModuleValue, Truth, Value
+from session_lint.flow.values import ClassValue, Const, ExternalValue, Instance, ModuleValue, Path, Truth, Value
 from session_lint.ir_queries import names_in
 from session_lint.project.bodies import Bodies
 
 Position = tuple[int, int]
 
+_BEGINNING: Position = (0, 0)
 _END: Position = (sys.maxsize, 0)
 
 
@@ -26,7 +27,7 @@ class Liveness:
         self._bodies = bodies
         self._function = function
         self._local_names = local_names
-        self._last: dict[str, Position] | None = None
+        self._last: dict[Path, Position] | None = None
         self._loops: list[ir.Place] = []
 
     def forget(self, states: States, statement: ir.Stmt) -> States:
@@ -47,10 +48,11 @@ class Liveness:
             left.add(state.forget(paths) if paths else state)
         return left
 
-    def _is_dead(self, path: tuple[str, ...], value: Value, end: Position) -> bool:
+    def _is_dead(self, path: Path, value: Value, end: Position) -> bool:
         assert self._last is not None
-        name = path[0]
-        return self._last.get(name, (0, 0)) <= end and name in self._local_names and _is_plain(value)
+        # Of an attribute only an answer is kept, which matters where the attribute itself is asked for again.
+        last = self._last.get(path if isinstance(value, Truth) else path[:1], _BEGINNING)
+        return last <= end and path[0] in self._local_names and _is_plain(value)
 
 
 def _is_plain(value: Value) -> bool:
@@ -58,15 +60,18 @@ def _is_plain(value: Value) -> bool:
     return isinstance(value, _PLAIN) and not (isinstance(value, Instance) and value.fields)
 
 
+ASKED = 2
+"""So many names long are the paths whose answers are kept: a variable, or an attribute of one."""
+
 _PLAIN = (Const, Truth, Instance, ClassValue, ExternalValue, ModuleValue)
 
 
-def _last_reads(bodies: Bodies, function: ir.Function) -> tuple[dict[str, Position], list[ir.Place]]:
-    """Where each name is read for the last time, and the loops.
+def _last_reads(bodies: Bodies, function: ir.Function) -> tuple[dict[Path, Position], list[ir.Place]]:
+    """Where each variable, and each of its attributes, is read for the last time, and the loops.
 
     In a loop that is the loop's end, because the next turn reads it again.
     """
-    found: dict[str, Position] = {}
+    found: dict[Path, Position] = {}
     loops: list[ir.Place] = []
     loop: Position = (0, 0)
     for statement, nodes in bodies.parts(function.body):
@@ -78,7 +83,7 @@ def _last_reads(bodies: Bodies, function: ir.Function) -> tuple[dict[str, Positi
         if isinstance(statement, ir.Define):
             # It may be called from anywhere behind.
             names = names_in(statement.definition) if isinstance(statement.definition, ir.Function) else set()
-            found.update(dict.fromkeys(names, _END))
+            found.update(dict.fromkeys([(name,) for name in names], _END))
         bound: tuple[ir.Expr, ...] = ()
         if isinstance(statement, ir.Assign) and statement.operator == "=":
             bound = statement.targets
@@ -88,7 +93,9 @@ def _last_reads(bodies: Bodies, function: ir.Function) -> tuple[dict[str, Positi
             if any([node is target for target in bound]):
                 continue
             if isinstance(node, ir.Name):
-                found[node.path[0]] = max(found.get(node.path[0], end), end)
+                for length in range(1, min(len(node.path), ASKED) + 1):
+                    path = node.path[:length]
+                    found[path] = max(found.get(path, end), end)
             elif isinstance(node, ir.Lambda):
-                found.update(dict.fromkeys(names_in(node.function), _END))
+                found.update(dict.fromkeys([(name,) for name in names_in(node.function)], _END))
     return found, loops

@@ -128,6 +128,28 @@ class ProjectCalls(ForeignCalls):
         pairs = self._giving(value, [after for after, answer in returned if answer is None], node)
         return pairs + [(after, answer) for after, answer in returned if answer is not None]
 
+    def only_method(self, node: ir.Call, arguments: Arguments, state: State) -> Function | None:
+        """`plugin.instance.consume(session=session)`: nobody knows what the object is, but one class has such a method.
+
+        It must take what it is given, and know the session as one.
+        """
+        path = path_of(node.function)
+        name = path[-1] if len(path) > 1 else node.function.name if isinstance(node.function, ir.Attribute) else ""
+        given = [value for _, value, _ in arguments if isinstance(value, Session)]
+        reference = self.project.table.only_method(name) if name and given else None
+        if reference is None or reference.function is self.function:
+            return None
+        owner = ClassRef(reference.module, reference.module.classes[reference.function.owner or ""])
+        callee = Function(reference, Instance(owner, path[:-1], ()))
+        parameters = {parameter.name: parameter for parameter in reference.function.parameters}
+        bound = dict(self._bind(callee, arguments))
+        if not bound.keys() <= parameters.keys() or len(bound) < len(arguments):
+            return None
+        named = {name for name, _, _ in arguments}
+        positional = [name for name, value in bound.items() if isinstance(value, Session) and name not in named]
+        taken = [self.project.parameter(reference, parameters[name])[0] for name in positional]
+        return callee if all([isinstance(value, Borrowed) for value in taken]) else None
+
     def _giving(self, value: Value, states: list[State], node: ir.Call) -> Pairs:
         """What a call gives, in each of the states after it."""
         pairs: Pairs = []

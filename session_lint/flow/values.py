@@ -121,6 +121,13 @@ class Instance(NamedTuple):
     fields: tuple[tuple[str, Value], ...]
 
 
+class Parent(NamedTuple):
+    """`super()` in a method of the class; receiver: what the method was called on."""
+
+    reference: ClassRef
+    receiver: Value
+
+
 class ExternalValue(NamedTuple):
     """Something that the project does not define, by dotted name."""
 
@@ -233,6 +240,7 @@ Value = Union[  # noqa: UP007 - its classes refer to it, which `|` can not do on
     Decorated,
     ClassValue,
     Instance,
+    Parent,
     ExternalValue,
     ModuleValue,
     Generator,

@@ -7,11 +7,12 @@ namespace packages alike; of several the one nearest to the importing file is ta
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple, Union
 
 from session_lint import ir
+from session_lint.ir_queries import is_abstract, is_empty
 from session_lint.project.bodies import Bodies
 
 
@@ -173,6 +174,7 @@ class SymbolTable:
         self._resolved: dict[tuple[int, tuple[str, ...]], Symbol | None] = {}
         self._ancestors: dict[int, list[Symbol]] = {}
         self._methods: dict[tuple[int, str], FunctionRef | None] = {}
+        self._methods_by_name: dict[str, list[FunctionRef]] | None = None
         for module in modules:
             parts = tuple(module.name.split("."))
             self._by_last.setdefault(parts[-1], []).append((parts, module))
@@ -295,11 +297,27 @@ class SymbolTable:
         """A method by name, through inheritance."""
         key = (id(reference.definition), name)
         if key not in self._methods:
-            self._methods[key] = self._find_method(reference, name)
+            self._methods[key] = self._find_method(self.ancestors(reference), name)
         return self._methods[key]
 
-    def _find_method(self, reference: ClassRef, name: str) -> FunctionRef | None:
-        for symbol in self.ancestors(reference):
+    def only_method(self, name: str) -> FunctionRef | None:
+        """The method of that name, if only one class of the project says what it does."""
+        if self._methods_by_name is None:
+            self._methods_by_name = {}
+            for module in self.modules:
+                for function in module.functions.values():
+                    if function.owner and not is_abstract(function) and not is_empty(function):
+                        found = self._methods_by_name.setdefault(function.name, [])
+                        found.append(FunctionRef(module, function))
+        found = self._methods_by_name.get(name, [])
+        return found[0] if len(found) == 1 else None
+
+    def inherited_method(self, reference: ClassRef, name: str) -> FunctionRef | None:
+        """The method that a class would have if it did not define it itself."""
+        return self._find_method(self.ancestors(reference)[1:], name)
+
+    def _find_method(self, classes: Iterable[Symbol], name: str) -> FunctionRef | None:
+        for symbol in classes:
             if isinstance(symbol, ClassRef):
                 qualname = f"{symbol.definition.qualname}.{name}"
                 if qualname in symbol.module.functions:

@@ -25,6 +25,7 @@ from session_lint.flow.values import (
     ModelQuery,
     ModuleValue,
     Opened,
+    Parent,
     Path,
     Registry,
     SessionClass,
@@ -50,6 +51,10 @@ from session_lint.project.modules import (
 )
 from session_lint.project.results import Results
 from session_lint.settings import Settings
+
+_SUPER = ir.Name(("super",))
+_MAKING = ("__init__", "__new__", "__init_subclass__")
+"""What these keep in the object is the constructors' business."""
 
 _ENDS = frozenset({"rollback", "close", "aclose", "reset", "remove"})
 
@@ -175,6 +180,9 @@ class Statics:
             return self.name(value.reference.module, (name,))
         if isinstance(value, ExternalValue):
             return self.external(f"{value.name}.{name}")
+        if isinstance(value, Parent):
+            method = self.table.inherited_method(value.reference, name) if name not in _MAKING else None
+            return Function(method, value.receiver) if method is not None else None
         if isinstance(value, (Instance, ClassValue)):
             carried = value.fields if isinstance(value, Instance) else ()
             for field, known in carried:
@@ -247,6 +255,8 @@ class Statics:
         return None
 
     def _call(self, module: Module, node: ir.Call, local: dict[str, Value] | None) -> Value:
+        if node.function == _SUPER and local:
+            return self.parent(next(iter(local.values())))  # of the first parameter
         function = self.expression(module, node.function, local)
         if function is None and isinstance(node.function, ir.Attribute):
             base = self.expression(module, node.function.base, local)
@@ -261,6 +271,10 @@ class Statics:
             if isinstance(owner, Engine):
                 return owner._replace(autocommit=owner.autocommit or asks_for_autocommit(node))
         return self.call(module, function, node, local)
+
+    def parent(self, receiver: Value) -> Value:
+        """What `super()` is in a method that was called on this."""
+        return Parent(receiver.reference, receiver) if isinstance(receiver, (Instance, ClassValue)) else None
 
     def call(self, module: Module, function: Value, node: ir.Call, local: dict[str, Value] | None = None) -> Value:
         """What calling something returns (for a coroutine function: what awaiting the call returns)."""

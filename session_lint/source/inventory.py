@@ -197,7 +197,7 @@ def _look(file: File, known: dict[str, Plain]) -> bool:
 
 def _examine(file: File, data: bytes) -> None:
     file.digest = blake2b(data, digest_size=16).hexdigest()
-    file.matters = may_matter(data, file.words)
+    file.matters = may_matter(data, file.words, file.is_package)
     file.lines = data.count(b"\n") + (not data.endswith(b"\n") and bool(data))
     if file.matters:
         return

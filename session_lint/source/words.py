@@ -19,6 +19,11 @@ WORDS = (
     b"db.merge(",
     b"db.query(",
     b"db.scalar",
+    b"(db,",
+    b"(db)",
+    b", db,",
+    b", db)",
+    b"db=db",
     b"engine.",
     b"contextmanager",
     # A handler that gets an object which holds a session need not name one.
@@ -34,6 +39,11 @@ WORDS = (
 )
 
 
-def may_matter(data: bytes, own: Sequence[str] = ()) -> bool:
-    """Whether the file has any of the words. own: those that the settings add."""
+def may_matter(data: bytes, own: Sequence[str] = (), is_package: bool = False) -> bool:
+    """Whether the file has any of the words. own: those that the settings add.
+
+    is_package: it is an `__init__.py`: what it imports is mostly there for others to import it from here.
+    """
+    if is_package and b"import" in data:
+        return True
     return any([word in data for word in WORDS]) or any([word.encode() in data for word in own])
