@@ -21,7 +21,7 @@ from sqlalchemy.util import await_only
 
 from session_lint.runtime.evidence import Evidence, Oracle, places
 from session_lint.runtime.oracles import Case, exceptions
-from session_lint.runtime.probe import Probe, whoever
+from session_lint.runtime.probe import Probe
 from session_lint.runtime.recording import Operation, Who
 from session_lint.runtime.wire import identifier
 
@@ -260,9 +260,8 @@ class Interleaver:
         gate, use = self._gate, self._probe.use_of(connection)
         if gate is None or use is None:
             return
-        operation = use.in_flight.get(whoever())
-        if operation is not None:
-            gate(connection, operation)
+        if use.latest is not None:
+            gate(connection, use.latest)
 
 
 def _nothing() -> None:

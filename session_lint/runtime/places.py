@@ -252,6 +252,31 @@ def _suspended(awaited: Any) -> Iterator[FrameType]:
         yield frame
 
 
+def is_within(instance: object, thread: int, task: Any) -> bool:
+    """Whether the task, or else the thread, runs or waits in a method of this object of SQLAlchemy's."""
+    frames = _threads_frames(thread) if task is None else _suspended(task.get_coro())
+    for frame in frames:
+        if _owners[frame.f_code.co_filename] == _SQLALCHEMYS:
+            known = frame.f_locals
+            if known.get("self") is instance:
+                return True
+            if task is not None:  # what SQLAlchemy's asyncio layer has sent into a greenlet waits there
+                inner = getattr(known.get("context"), "gr_frame", None)
+                if any(each.f_locals.get("self") is instance for each in _outer(inner)):
+                    return True
+    return False
+
+
+def _threads_frames(thread: int) -> Iterator[FrameType]:
+    return _outer(sys._current_frames().get(thread))
+
+
+def _outer(frame: FrameType | None) -> Iterator[FrameType]:
+    while frame is not None:
+        yield frame
+        frame = frame.f_back
+
+
 def _attribute(awaited: Any, *names: str) -> Any:
     found = [getattr(awaited, f"{prefix}_{name}", None) for prefix in ("cr", "gi", "ag") for name in names]
     return next((each for each in found if each is not None), None)

@@ -19,13 +19,14 @@ from typing import Any
 
 from sqlalchemy import event
 from sqlalchemy.engine import Engine
+from sqlalchemy.engine.events import DialectEvents
 from sqlalchemy.orm import Session, object_mapper
 from sqlalchemy.pool import Pool
 
 from session_lint.runtime import answers
 from session_lint.runtime.drivers import backend_pid, is_aborted, sqlstate
 from session_lint.runtime.observer import Observers
-from session_lint.runtime.places import here, nearest, waiting
+from session_lint.runtime.places import here, is_within, nearest, waiting
 from session_lint.runtime.recording import (
     ConnectionUse,
     Kind,
@@ -102,16 +103,22 @@ class Probe:
         """Attach the hooks to all engines, pools and sessions, those that exist and those to come."""
         hooks: dict[Any, str] = {
             Pool: "checkout checkin detach invalidate",
-            Engine: "commit rollback savepoint release_savepoint rollback_savepoint "
-            "before_cursor_execute after_cursor_execute handle_error",
+            Engine: "commit rollback savepoint release_savepoint rollback_savepoint handle_error ",
             Session: "after_begin after_transaction_end pending_to_transient",
         }
         if self._thorough:
             hooks[Session] += " do_orm_execute after_commit transient_to_pending"
-            hooks[Engine] += " begin"
+            hooks[Engine] += "begin before_cursor_execute after_cursor_execute"
+        else:
+            hooks[Engine] += "do_execute do_executemany do_execute_no_params"
+        had_events = Engine._has_events
         for target, names in hooks.items():
             for name in names.split():
                 event.listen(target, name, self._guarded(getattr(self, f"_{name}")))
+        if not self._thorough and hasattr(DialectEvents, "handle_error"):
+            # A Connection that has events costs nearly as much as all hooks together. What only reads has none, until
+            # `_tell_end` asks for them. SQLAlchemy 1.4 has to be asked at once: it tells failures in no other way.
+            Engine._has_events = had_events
         self._wrap_init()
         if self._thorough:
             sys.set_coroutine_origin_tracking_depth(1)
@@ -119,7 +126,7 @@ class Probe:
             # The connections of a parent are not the child's to judge.
             os.register_at_fork(after_in_child=self._forget)
 
-    def _guarded(self, hook: Callable[..., None]) -> Callable[..., None]:
+    def _guarded(self, hook: Callable[..., object]) -> Callable[..., None]:
         """The hook as SQLAlchemy gets it: whatever the version passes, and nothing that it raises comes out."""
 
         def call(*arguments: Any) -> None:
@@ -194,9 +201,9 @@ class Probe:
         self._by_proxy.pop(id(use.proxy), None)
         if self._thorough:
             self.recording.add(kind, here(5, 1), use, whoever())
+        use.waited()
         use.outcome, use.seconds = kind, time.monotonic() - use.since
-        use.in_flight.clear()
-        use.proxy = use.pool_record = None
+        use.proxy = use.pool_record = use.latest = None
         return use
 
     def _invalidate(self, dbapi_connection: Any, record: Any, exception: Any) -> None:
@@ -204,7 +211,7 @@ class Probe:
         if use is not None:
             operation = self.recording.add(Kind.INVALIDATE, here(4, 1), use, whoever())
             operation.error = exception
-            use.in_flight.clear()
+            use.latest = None
 
     # ----------------------------------------------------------------------------------------------------- engine
 
@@ -264,29 +271,42 @@ class Probe:
             operation.use.aborted_by = None
 
     def _before_cursor_execute(self, connection: Any, cursor: Any, statement: str, *_: Any) -> None:
+        self._statement(connection, statement)
+
+    def _do_execute(self, cursor: Any, statement: str, parameters: Any, context: Any) -> None:
+        self._statement(context.root_connection, statement)
+
+    def _do_executemany(self, cursor: Any, statement: str, parameters: Any, context: Any) -> None:
+        self._statement(context.root_connection, statement)
+
+    def _do_execute_no_params(self, cursor: Any, statement: str, context: Any) -> None:
+        self._statement(context.root_connection, statement)
+
+    def _statement(self, connection: Any, statement: str) -> None:
         use = self.use_of(connection)
         if use is None:
             return
         who = whoever()
-        frames = here(3) if self._thorough else nearest("statement")
+        frames = here(4) if self._thorough else nearest("statement")
         operation = self.recording.add(_STATEMENT, frames, use, who, statement[:_SHORT])
         if self.asking and (table := operation.table) and table not in self.recording.rows_before:
             self.recording.rows_before.update(self.observers.of(use.engine).rows([table]))
-        if use.in_flight:
-            for other, running in tuple(use.in_flight.items()):
-                if other != who and not other.gone:
-                    self.recording.overlaps.append((running, operation))
-        use.in_flight[who] = operation
-        use.writes = use.writes or changes_rows(operation.text)
+        before, use.latest = use.latest, operation
+        if before is not None and before.who != who and is_within(connection, *before.who):
+            self.recording.overlaps.append((before, operation))
+        if not use.writes and changes_rows(operation.text):
+            use.writes = True
+            _tell_end(connection)
+        if not self._thorough:
+            self._watch_wait(use, who)
 
     def _after_cursor_execute(self, connection: Any, *_: Any) -> None:
         use = self.use_of(connection)
         if use is not None:
-            who = whoever()
-            operation = use.in_flight.pop(who, None)
+            operation = use.latest
             if self.asking and not use.xid and operation is not None and operation.writes:
                 use.xid = self.observers.of(use.engine).xid(backend_pid(use.pool_record.dbapi_connection))
-            self._watch_wait(use, who)
+            self._watch_wait(use, whoever())
 
     def _handle_error(self, context: Any) -> None:
         connection = context.connection
@@ -296,10 +316,12 @@ class Probe:
         done = [operation for operation in use.operations if operation.kind is not Kind.WAIT] if use is not None else []
         if use is None or not done:
             return
-        operation = use.in_flight.pop(whoever(), None) or done[-1]
+        who = whoever()
+        operation = next((operation for operation in reversed(done) if operation.who == who), done[-1])
         operation.error = context.original_exception
         if operation.kind is Kind.STATEMENT:
             use.aborted_by = operation
+            _tell_end(connection)
 
     # -------------------------------------------------------------------------------------------------- sessions
 
@@ -366,20 +388,27 @@ class Probe:
         now = time.monotonic()
         for use, who, serial, since in self._idle.pop(loop, ()):
             if use.serial == serial and use.out:
+                # What a blocked loop came late by is no wait.
                 if now - since < _GLANCE / 2:
                     self._look_soon(loop, (use, who, serial, since))
-                else:
-                    # What a blocked loop came late by is no wait.
-                    self._waits(use, who, serial, max(since, now - 2 * _GLANCE))
+                elif self._waits(use, who, serial, max(since, now - 2 * _GLANCE)):
+                    self._look_soon(loop, (use, who, serial, now))
 
-    def _waits(self, use: ConnectionUse, who: Who, serial: int, since: float) -> None:
+    def _waits(self, use: ConnectionUse, who: Who, serial: int, since: float) -> bool:
+        """Note what the task waits for, with the connection in its hands. Gives whether that is the database still."""
         if not use.out or use.serial != serial or who.gone:
-            return
+            return False
         frames, for_database = waiting(who.task)
         if not for_database and frames.first is not None:
             operation = self.recording.add(Kind.WAIT, frames, use, who)
             self.recording.wait(operation, since)
             self.on_wait(operation)
+        return for_database
+
+
+def _tell_end(connection: Any) -> None:
+    """From now on, this Connection tells its COMMIT and ROLLBACK to those who listen at its engine."""
+    connection._has_events = True
 
 
 def _nothing(*_: Any) -> None:

@@ -130,7 +130,8 @@ class ConnectionUse:
     """Whether the driver was told to leave transactions to the server: nothing is then rolled back with the rest."""
     xid: str = ""
     aborted_by: Operation | None = None
-    in_flight: dict[Who, Operation] = field(default_factory=dict)
+    latest: Operation | None = None
+    """The statement that was sent last."""
     waiting: tuple[Operation, float] | None = None
     operations: list[Operation] = field(default_factory=list)
     serial: int = 0
@@ -140,6 +141,12 @@ class ConnectionUse:
     def out(self) -> bool:
         """Whether the pool still misses it."""
         return self.outcome is None
+
+    def waited(self) -> None:
+        """What a task waited for, with this connection in its hands, has come."""
+        if self.waiting is not None:
+            operation, since = self.waiting
+            operation.seconds, self.waiting = time.monotonic() - since, None
 
 
 class Answer(NamedTuple):
@@ -177,8 +184,7 @@ class Recording:
         if use is not None:
             use.serial += 1
             if use.waiting is not None:
-                waiting, since = use.waiting
-                waiting.seconds, use.waiting = time.monotonic() - since, None
+                use.waited()
             use.operations.append(operation)
             if use.session is not None:
                 use.session.operations.append(operation)
@@ -206,8 +212,7 @@ class Recording:
     def release(self) -> None:
         """Let go of all that was held strongly. What was found out about it stays."""
         for use in self.uses:
-            use.proxy = use.pool_record = use.aborted_by = None
-            use.in_flight.clear()
+            use.proxy = use.pool_record = use.aborted_by = use.latest = None
         for session in self.sessions:
             session.session = None
 
