@@ -337,7 +337,8 @@ class Interpreter(Exceptions):
                 # What is used under this name from now on is another session.
                 state = state.set(target.path, SessionState())
             if isinstance(value, Session):
-                return self.hand_over(value, state).bind(target.path, value)
+                self.name_session(value, target)
+                return self.store(value, target, state, node).bind(target.path, value)
             return state.bind(target.path, value)
         if isinstance(target, ir.Collection):
             values = value.items if isinstance(value, Items) and len(value.items) == len(target.items) else ()
@@ -351,7 +352,7 @@ class Interpreter(Exceptions):
         ):
             return state
         if isinstance(target, (ir.Subscript, ir.Attribute)):
-            return self.hand_over(value, state)
+            return self.store(value, target, state, node)
         return state
 
     def _stays_here(self, container: ir.Name, node: ir.Stmt) -> bool:

@@ -48,9 +48,13 @@ from session_lint.ir_queries import (
 from session_lint.project import shapes
 from session_lint.project.decorators import decorated_name
 from session_lint.project.modules import ClassRef, External, FunctionRef, VariableRef
+from session_lint.project.parking import key_of, shown
 
 if TYPE_CHECKING:
     from session_lint.project.link import Project
+
+_LASTING = frozenset(("app", "application"))
+"""What lives as long as the process is the business of `project/kept.py`."""
 
 _FACTORY_NAME = re.compile(
     r"^_*(session_?local|async_?session_?local|session_?maker|session_?factory|async_session(_maker|_factory)?|"
@@ -262,6 +266,25 @@ class Variables(Effects):
             if session is not None:
                 state = state.set(item.identity, session._replace(owned=False, handed=True))
         return state
+
+    def store(self, value: Value, target: ir.Expr, state: State, node: ir.Stmt) -> State:
+        """Put a value into an object. Whoever has the object is responsible for the sessions in it."""
+        if isinstance(value, Session) and value.identity in state.sessions and self._is_anothers(target):
+            session, info = state.sessions[value.identity], self.flow.sessions[value.identity]
+            usage = self.project.statics.usage(self.flow.reference).get(path_of(target))
+            if usage is not None and usage.methods & {"close", "aclose"}:
+                return state  # and closed through it, by this function itself
+            if session.owned and info.origin == result.LOCAL:
+                self.event(result.PARKED, node.place, value.identity, shown(target), session, key_of(target))
+        return self.hand_over(value, state)
+
+    def _is_anothers(self, target: ir.Expr) -> bool:
+        """`request.state.db`, `context["db"]`, `g.db`: an object that the function was given, or that of a request."""
+        base = target.base if isinstance(target, ir.Subscript) else target
+        path = path_of(base)
+        given = [item.name for item in self.function.parameters if item.kind not in ("*", "**")]
+        known = given[1:] if self.function.owner else given
+        return bool(path) and bool(key_of(target)) and path[0] in (*known, "g") and _LASTING.isdisjoint(path)
 
     def define(self, definition: ir.Function | ir.Class, state: State) -> State:
         """A nested function or class: what it captures and closes is not this function's to close any more."""

@@ -19,6 +19,7 @@ from session_lint.project.entry_points import EntryPoints
 from session_lint.project.kept import KeptSessions
 from session_lint.project.modules import ClassRef, External, FunctionRef, Module, SymbolTable
 from session_lint.project.ownership import Ownership
+from session_lint.project.parking import Parking
 from session_lint.project.profiles import Profiles
 from session_lint.project.provider import Provider
 from session_lint.project.removals import Removals
@@ -48,6 +49,7 @@ class Project:
         self.entry_points = EntryPoints(self)
         self.kept = KeptSessions(self)
         self.removals = Removals(self)
+        self.parking = Parking(self)
         self.profiles = Profiles(self)
         self.splits = Splits(self)
         self.swallows = Swallows(self)

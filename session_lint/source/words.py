@@ -14,6 +14,7 @@ WORDS = (
     b".flush(",
     # A helper that is given the session without a type, and neither commits nor flushes.
     b"db.add",
+    b"db.close(",
     b"db.delete(",
     b"db.execute(",
     b"db.merge(",
