@@ -18,6 +18,7 @@ from session_lint.flow.values import (
     Borrowed,
     ClassValue,
     Closure,
+    ConnectionOf,
     Coroutine,
     Decorated,
     Engine,
@@ -175,6 +176,10 @@ class Calls(DecoratedCalls):
             return self.session_method(owner, name, node, arguments, state, outcome, purpose)
         if isinstance(owner, Transaction):
             return self.transaction_method(owner, name, node, state, outcome)
+        if isinstance(owner, ConnectionOf):
+            if ops.SESSION_METHODS.get(name) != ops.EXECUTE:
+                return [(state, None)]
+            return self.session_method(Session(owner.identity), name, node, arguments, state, outcome, purpose)
         if isinstance(owner, Query):
             return self.query_method(owner, name, node, state, outcome)
         if isinstance(owner, Engine):

@@ -9,6 +9,7 @@ from session_lint import ir
 from session_lint.flow.result import FunctionFlow, SessionInfo
 from session_lint.flow.state import BROKEN, CLOSED, ENTRY, FAILED, Cause, Mark, SessionState, Witness
 from session_lint.flow.values import Const, Path, Query, Session, Value
+from session_lint.ir_queries import me_of
 from session_lint.project.modules import FunctionRef
 
 _WAYS = 24
@@ -69,7 +70,7 @@ def contract_of(flow: FunctionFlow) -> Contract:
         way = Way(kind, tuple(sorted(sessions, key=lambda pair: pair[0])), answer)
         key = (kind, tuple([(identity, session.key) for identity, session in way.sessions]), answer)
         ways.setdefault(key, way)
-    me = function.parameters[0].name if function.owner and function.parameters else ""
+    me = me_of(function)
     roots = tuple(sorted(touched))
     returned = _returned(flow, foreign)
     named = (*roots, returned.identity) if returned is not None else roots

@@ -45,6 +45,7 @@ from session_lint.ir_queries import (
     call_text,
     has_decorator,
     is_abstract,
+    me_of,
     path_of,
 )
 from session_lint.project.modules import ClassRef, FunctionRef
@@ -236,8 +237,8 @@ class ProjectCalls(ForeignCalls):
         """The sessions that a callee is given, or finds in its object: its path of each, and ours."""
         handed: dict[Path, Path] = {(name,): value.identity for name, value in bindings if isinstance(value, Session)}
         receiver = callee.receiver
-        if isinstance(receiver, Instance) and callee.reference.function.parameters:
-            me = callee.reference.function.parameters[0].name
+        me = me_of(callee.reference.function)
+        if isinstance(receiver, Instance) and me:
             handed.update({(me, field): held.identity for field, held in receiver.fields if isinstance(held, Session)})
             for identity in state.sessions if receiver.path else ():
                 if identity[: len(receiver.path)] == receiver.path:

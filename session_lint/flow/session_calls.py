@@ -21,11 +21,13 @@ from session_lint.flow.values import (
     CONNECTION,
     Arguments,
     Borrowed,
+    ConnectionOf,
     Coroutine,
     Engine,
     Generator,
     Manager,
     Opened,
+    Path,
     Query,
     Registry,
     Session,
@@ -38,6 +40,7 @@ from session_lint.ir_queries import (
     asks_for_autocommit,
     call_place,
     call_text,
+    path_of,
 )
 from session_lint.project.modules import FunctionRef
 
@@ -93,16 +96,31 @@ class SessionCalls(Variables):
             kind = ops.CLOSE
         if name in ops.MAY_FIND_NOTHING:
             outcome.raises.add(state, Error("sqlalchemy.exc.NoResultFound", node.place, text))
+        if kind == ops.COMMIT and (savepoint := self._savepoint_around(identity, state)):
+            session = state.sessions[identity]
+            self.event(result.COMMIT_IN_SAVEPOINT, node.place, identity, text, session, savepoint)
         after = self.operate(state, identity, kind, node.place, text, outcome)
         if name == "run_sync":
             after = after.set(identity, after.sessions[identity]._replace(handed=True))
         if kind in (ops.BEGIN, ops.SAVEPOINT):
             return [(after, Transaction(identity, kind == ops.SAVEPOINT))]
         if name == "connection":
-            return [(after, None)]
+            return [(after, ConnectionOf(identity))]
         if info.type.is_async and name in ops.COROUTINES and purpose == "assigned":
             return [(after, Coroutine(None, text, node.place, identity))]
         return [(after, None)]
+
+    def _savepoint_around(self, identity: Path, state: State) -> str:
+        """The variable that holds a savepoint which a handler around the statement rolls back, if there is one."""
+        held = [path for path, value in state.variables.items() if value == Transaction(identity, True)]
+        for frame in self.frames:
+            if held and frame.kind == "try" and isinstance(frame.node, ir.Try):
+                bodies = [handler.body for handler in frame.node.handlers]
+                called = [path_of(call.function) for body in bodies for call in self.project.table.bodies.calls(body)]
+                for path in held:
+                    if (*path, "rollback") in called:
+                        return ".".join(path)
+        return ""
 
     def transaction_method(self, owner: Transaction, name: str, node: ir.Call, state: State, outcome: Outcome) -> Pairs:
         session = state.sessions.get(owner.identity)

@@ -177,6 +177,12 @@ class Query(NamedTuple):
     identity: Path
 
 
+class ConnectionOf(NamedTuple):
+    """`session.connection()`: what is executed on it is the session's work."""
+
+    identity: Path
+
+
 class ModelQuery(NamedTuple):
     """`Model.query` of Flask-SQLAlchemy: a query of the extension's session."""
 
@@ -247,6 +253,7 @@ Value = Union[  # noqa: UP007 - its classes refer to it, which `|` can not do on
     Manager,
     Transaction,
     Query,
+    ConnectionOf,
     Method,
     Coroutine,
     Dependency,
