@@ -26,7 +26,7 @@ from session_lint.flow.values import (
     Transaction,
     Value,
 )
-from session_lint.ir_queries import call_place
+from session_lint.ir_queries import call_place, me_of
 from session_lint.project import shapes
 from session_lint.project.provider import Provider
 
@@ -115,9 +115,9 @@ class Managers(Starts):
     def _enter_provider(self, value: Manager, state: State, node: ir.With, item: ir.WithItem) -> Entered:
         assert value.reference is not None
         provider = self._provider(value)
-        bindings = dict(value.bindings)
+        known = {**dict(value.bindings), me_of(value.reference.function): value.value}
         for root in provider.parameters:
-            given = bindings.get(root[0])
+            state, given = self.behind(known.get(root[0]), root, state, node.place)
             if isinstance(given, Session):
                 if provider.closes and provider.closes_on_error:
                     state = self.hand_over(given, state)

@@ -347,6 +347,11 @@ class ProjectCalls(ForeignCalls):
             value = bindings[root[0]]
         else:
             return state, None
+        state, value = self.behind(value, root, state, place)
+        return state, value.identity if isinstance(value, Session) else None
+
+    def behind(self, value: Value, root: Path, state: State, place: ir.Place) -> tuple[State, Value]:
+        """Our value for a callee's path; value: what its first name stands for."""
         for index, name in enumerate(root[1:]):
             path = value.path if isinstance(value, Instance) else ()
             assigned = state.variables.get((*path, name)) if path else None
@@ -357,7 +362,7 @@ class ProjectCalls(ForeignCalls):
                 state, value = self.materialise(value, state, (*path, name), place, result.ATTRIBUTE)
         if isinstance(value, Registry):
             state, value = self.materialise(value, state, root, place, result.AMBIENT)
-        return state, value.identity if isinstance(value, Session) else None
+        return state, value
 
     # ------------------------------------------------------------------------- nested functions and classes
 
