@@ -309,8 +309,11 @@ class Statics:
         first = self.expression(module, node.arguments[0].value, local) if node.arguments else None
         if name in names.CONTEXT_MANAGERS and isinstance(first, Function):
             return _manager_maker(first)
-        if last in ("NewType", "TypeVar") and len(node.arguments) > 1:
-            return self.expression(module, node.arguments[1].value, local)
+        if last in ("NewType", "TypeVar"):
+            # What a type variable stands for is at least its bound.
+            bound = [argument.value for argument in node.arguments if argument.name == "bound"]
+            bound += [argument.value for argument in node.arguments[1:] if argument.name is None]
+            return self.expression(module, bound[0], local) if bound else None
         if last in ("partial", "cast", "cached", "run_sync") and node.arguments:
             return first if last == "partial" else None
         return None

@@ -243,7 +243,9 @@ class _Reader:
         if isinstance(member, _Function):
             if holds or self._may_swallow(member):
                 return True
-            return touches and (_ends_by_raising(member) or self._has_word(member))
+            # What its objects are made of, a method that works with a session may call.
+            is_making = member.name == "__init__" and _length(member) <= _SHORT
+            return touches and (is_making or _ends_by_raising(member) or self._has_word(member))
         if isinstance(member, ast.ClassDef):
             return touches
         if isinstance(member, (ast.Assign, ast.AnnAssign)):
