@@ -94,14 +94,14 @@ class KeptSessions:
             reference = ClassRef(module, definition)
             self._project.statics.fields.of(reference)
             for name, how in self._project.statics.fields.kept.get(id(definition), {}).items():
-                if how == "instance" and not self._is_singleton(reference):
+                if how == "instance" and not self.is_singleton(reference):
                     continue
                 what = f"the class {definition.name}" if how == "class" else f"the one {definition.name} of the process"
-                place, value = self._opening(reference, name)
+                place, value = self.opening(reference, name)
                 if value is not None:
                     yield from self._kept(name, what, place, value, list(self._users_of(reference, name)))
 
-    def _is_singleton(self, reference: ClassRef) -> bool:
+    def is_singleton(self, reference: ClassRef) -> bool:
         """Whether a module keeps an object of the class."""
         for module in self._project.table.modules:
             for name, assignment in module.variables.items():
@@ -120,7 +120,7 @@ class KeptSessions:
             if function.name != "__init__" and path in self._project.statics.usage(FunctionRef(module, function)):
                 yield FunctionRef(module, function), path
 
-    def _opening(self, reference: ClassRef, name: str) -> tuple[ir.Place, Opened | None]:
+    def opening(self, reference: ClassRef, name: str) -> tuple[ir.Place, Opened | None]:
         """Where a class opens the session of an attribute."""
         module, definition = reference
         for function in (None, *[each for each in module.functions.values() if each.owner == definition.qualname]):

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from session_lint import ir
+from session_lint.flow.operations import CLOSING_WORDS
 from session_lint.ir_queries import own_expressions, path_of, words
 from session_lint.project.modules import FunctionRef
 
@@ -38,10 +39,32 @@ class Parking:
     def __init__(self, project: Project) -> None:
         self._project = project
         self._users: dict[str, tuple[bool, list[FunctionRef]]] = {}
+        self._closed: set[str] | None = None
 
     def is_closed(self, key: str) -> bool:
         """Whether some function mentions the name and closes something."""
         return self._of(key)[0]
+
+    def is_closed_under(self, name: str) -> bool:
+        """Whether somebody closes something that is an attribute of that name, or hands it to what closes it."""
+        if self._closed is None:
+            self._closed = {key for _, body, _ in self._bodies() for key in self._closed_in(body)}
+        return name in self._closed
+
+    def _closed_in(self, body: tuple[ir.Stmt, ...]) -> Iterator[str]:
+        bodies = self._project.table.bodies
+        closed = []
+        for call in bodies.calls(body):
+            if _last(call) in _CLOSING:
+                closed.append(path_of(call.function)[:-1])
+            if any([word in _last(call).lower() for word in CLOSING_WORDS]):
+                closed += [path_of(argument.value) for argument in call.arguments]
+        for statement in bodies.statements(body):
+            if isinstance(statement, ir.With):
+                closed += [path_of(item.value) for item in statement.items]
+            elif isinstance(statement, ir.Assign) and any([path_of(target) in closed for target in statement.targets]):
+                closed.append(path_of(statement.value or ir.UNKNOWN))  # `session = self.session; ... session.close()`
+        yield from [path[-1] for path in closed if len(path) > 1]
 
     def readers(self, key: str) -> list[FunctionRef]:
         """The functions that mention it, but for those that only put something there."""

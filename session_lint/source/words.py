@@ -31,6 +31,11 @@ WORDS = (
     b"Depends(",
     # Nor does one that works with repositories.
     b"Repositor",
+    # An object that opens a session of its own.
+    b"Service()",
+    b"DAO()",
+    b"Dao()",
+    b"Repo()",
     # Whoever starts a task or thread may give it an object that holds a session.
     b".add_task(",
     b"BackgroundTask(",

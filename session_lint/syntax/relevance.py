@@ -18,7 +18,7 @@ _WORDS = tuple(
     "session sess| |db _db| engine conn commit rollback transaction |tx| sqlalchemy sqlmodel depends |query| .execute"
     " flush savepoint integrityerror dbapierror operationalerror unique .save( .create( contextmanager exitstack"
     " dependenc |uow| unit_of_work add_task backgroundtask create_task ensure_future .submit( run_in_executor thread("
-    " threadpool start_soon".split()
+    " threadpool start_soon service() repository() dao() repo()".split()
 )
 _HOLDS_SESSION = tuple("session |db| _db| |conn transaction engine |repo |dao| |uow|".split())
 _SESSION_MODULE = re.compile(r"(^|[._])(db|database|sessions?|engine|connection)$")
@@ -167,6 +167,8 @@ class _Reader:
         for statement in body:
             if isinstance(statement, ast.Assign) and _length(statement) <= _SHORT and self._has_word(statement):
                 names.update([target.id for target in statement.targets if isinstance(target, ast.Name)])
+            elif isinstance(statement, ast.ClassDef) and self._has_init_session(statement):
+                names.add(statement.name)
             elif isinstance(statement, ast.ImportFrom) and _SESSION_MODULE.search(statement.module or ""):
                 names.update([alias.asname or alias.name for alias in statement.names])
         names.discard("*")

@@ -1,0 +1,119 @@
+"""A part of SES201: a class opens a session for each of its objects, and nobody closes it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from session_lint import ir
+from session_lint.checks._leaks import confidence_of
+from session_lint.checks.context import Context, step_at
+from session_lint.findings import Confidence, Finding, Step
+from session_lint.flow import result
+from session_lint.flow.result import FunctionFlow
+from session_lint.flow.state import OPEN, Mark
+from session_lint.flow.values import ClassValue
+from session_lint.ir_queries import decorator_name, me_of, path_of
+from session_lint.project.modules import ClassRef, FunctionRef
+
+_ENDING = frozenset(
+    "close aclose __exit__ __aexit__ __del__ stop shutdown dispose cleanup clean_up finish teardown tearDown on_finish "
+    "disconnect release end remove".split()
+)
+"""Methods by which an object is told that it is not needed any more."""
+
+_CACHES = ("lru_cache", "cache", "cached_property", "cached", "singleton")
+
+
+def held_findings(context: Context) -> Iterator[Finding]:
+    """One finding per attribute."""
+    for definition in context.module.classes.values():
+        reference = ClassRef(context.module, definition)
+        context.project.statics.fields.of(reference)
+        for name, how in context.project.statics.fields.kept.get(id(definition), {}).items():
+            if how == "instance":
+                yield from _held(context, reference, name)
+
+
+def _held(context: Context, reference: ClassRef, name: str) -> Iterator[Finding]:
+    place, opened = context.project.kept.opening(reference, name)
+    making = context.project.table.method(reference, "__init__")
+    if opened is None or making is None or making.module is not context.module:
+        return
+    flow = context.project.flow(making)
+    info = flow.sessions.get((me_of(making.function), name)) if flow is not None else None
+    if context.project.parking.is_closed_under(name) or _ends(context, reference):
+        return
+    if context.project.kept.is_singleton(reference):
+        return  # SES208 tells about it
+    user = next(_users(context, reference, name), None)
+    maker = next(_makers(context, reference, making), None)
+    if flow is None or user is None or maker is None:
+        return
+    message = (
+        f"every {reference.definition.name} opens a session in {name} and nobody closes it: {user[0].name} leaves its "
+        f"connection checked out; give the class a method that closes it and call that in `finally`, or hand the "
+        f"session in"
+    )
+    known = info or next((each for each in flow.sessions.values() if each.origin == result.LOCAL), None)
+    confidence = confidence_of(flow, known) if known is not None else opened.type.certainty
+    trail: list[Mark | Step | None] = [Mark(place, "it is opened here"), user[1], maker]
+    yield context.finding(flow, place, message, confidence.at_most(Confidence.LIKELY), trail)
+
+
+def _ends(context: Context, reference: ClassRef) -> bool:
+    """Whether the class, or one that it inherits from, has a method for the end of its objects."""
+    return any([context.project.table.method(reference, name) is not None for name in _ENDING])
+
+
+def _users(context: Context, reference: ClassRef, name: str) -> Iterator[tuple[FunctionFlow, Mark]]:
+    """The methods that return with the session in a transaction."""
+    module, definition = reference
+    for function in module.functions.values():
+        if function.owner != definition.qualname or function.name == "__init__":
+            continue
+        flow = context.project.flow(FunctionRef(module, function))
+        for way in flow.exits if flow is not None else ():
+            session = way.state.sessions.get((me_of(function), name))
+            if flow is not None and way.error is None and session is not None and session.transaction == OPEN:
+                yield flow, session.witness.used or Mark(function.place, f"{flow.name} uses it here")
+
+
+def _makers(context: Context, reference: ClassRef, making: FunctionRef) -> Iterator[Step]:
+    """Where an object is made that does not outlive the call: in a local variable, or without a name."""
+    for user, _, _ in context.project.dependencies.users(making):
+        text = f"FastAPI makes one for every call of {user.function.name}"
+        yield step_at(user.module, user.function.place, text)
+    bodies = context.project.table.bodies
+    for module in context.project.table.modules:
+        if context.habitat(module) is Confidence.POSSIBLE:
+            continue
+        for function in module.functions.values():
+            if function.name == "main" or any([decorator_name(each) in _CACHES for each in function.decorators]):
+                continue
+            lasting = {name for item in bodies.statements(function.body) for name in _global_names(item)}
+            for statement, nodes in bodies.parts(function.body):
+                calls = [node for node in nodes if isinstance(node, ir.Call)]
+                for call in calls:
+                    if path_of(call.function)[-1:] != (reference.definition.name,):
+                        continue
+                    value = context.project.statics.expression(module, call.function)
+                    if not isinstance(value, ClassValue) or value.reference != reference:
+                        continue
+                    if _dies(statement, call, calls, lasting):
+                        yield step_at(module, call.place, f"{function.name} makes one here")
+
+
+def _global_names(statement: ir.Stmt) -> tuple[str, ...]:
+    return statement.names if isinstance(statement, ir.Scope) else ()
+
+
+def _dies(statement: ir.Stmt, call: ir.Call, calls: list[ir.Call], lasting: set[str]) -> bool:
+    """Whether nobody but the function has the object."""
+    if any([argument.value == call for other in calls for argument in other.arguments]):
+        return False
+    if isinstance(statement, ir.Assign):
+        paths = [target.path for target in statement.targets if isinstance(target, ir.Name)]
+        return len(paths) == len(statement.targets) and all(
+            [len(path) == 1 and path[0] not in lasting for path in paths]
+        )
+    return isinstance(statement, (ir.Expression, ir.Return))
