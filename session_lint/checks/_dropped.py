@@ -63,9 +63,8 @@ def _only_closes(context: Context, reference: FunctionRef) -> bool:
 def _others_may_commit(context: Context, flow: FunctionFlow, info: SessionInfo, provider: FunctionRef) -> bool:
     """Whether something else that FastAPI makes of the same session may commit it, now or after the function."""
     project = context.project
-    if any(
-        [other.function.is_generator and other != provider for other in project.dependencies.before(flow.reference)]
-    ):
+    others = [other for other in project.dependencies.before(flow.reference) if other != provider]
+    if any([other.function.is_generator and _may_finish(context, other) for other in others]):
         return True
     called = {path_of(call.function)[:1] for call in project.table.bodies.calls(flow.reference.function.body)}
     for path, dependency in project.dependencies.of(flow.reference):
@@ -75,6 +74,14 @@ def _others_may_commit(context: Context, flow: FunctionFlow, info: SessionInfo, 
             if function is None or provider in project.dependencies.before(function):
                 return True
     return False
+
+
+def _may_finish(context: Context, reference: FunctionRef) -> bool:
+    """Whether a dependency that runs on after the route commits, or hands a session to somebody who may."""
+    flow = context.project.flow(reference)
+    if flow is None or context.project.committers.commits(reference):
+        return True
+    return any([session.handed for way in flow.exits for session in way.state.sessions.values()])
 
 
 # -------------------------------------------------------------------------------------------------- frameworks

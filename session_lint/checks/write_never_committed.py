@@ -9,12 +9,16 @@ from session_lint import ir
 from session_lint.checks import rule
 from session_lint.checks._dropped import dropped_by
 from session_lint.checks.context import Context, certainty, history
-from session_lint.findings import Confidence, Finding, Severity
+from session_lint.findings import Affected, Confidence, Finding, Severity
 from session_lint.flow import result
 from session_lint.flow.result import Event, FunctionFlow, SessionInfo
 from session_lint.flow.state import CLOSED, ENTRY, NONE, OPEN, SessionState
+from session_lint.flow.values import Path
 
 _TEMPORARY = re.compile(r"create\s+(local\s+)?temp(orary)?\s+table", re.IGNORECASE)
+
+_DEEPEST = 3
+"""How many calls deep the functions that write are named."""
 
 
 @rule("SES107", "write-never-committed", Severity.ERROR)
@@ -40,9 +44,22 @@ def _finding(context: Context, flow: FunctionFlow, info: SessionInfo, lost: Sess
         f"{dropped} everything {'since then ' if lost.commits else ''}is rolled back; {remedy}"
     )
     place = wrote.place if wrote is not None else info.place
-    return context.finding(
-        flow, place, message, certainty(info, Confidence.LIKELY), history(lost, "opened", "wrote", "ended")
-    )
+    trail = history(lost, "opened", "wrote", "ended")
+    writers = _writers(context, flow, info.identity, place)
+    return context.finding(flow, place, message, certainty(info, Confidence.LIKELY), trail, writers)
+
+
+def _writers(context: Context, flow: FunctionFlow, identity: Path, place: ir.Place, depth: int = 0) -> list[Affected]:
+    """The functions that are called at a place and write: a commit in one of them would do as well."""
+    for handing in flow.calls:
+        root = next((root for root, given in handing.given if given == identity), None)
+        callee = context.project.flow(handing.callee) if handing.place == place and root is not None else None
+        for event in callee.events if callee is not None else ():
+            if callee is not None and root is not None and event.kind == result.WROTE and event.identity == root:
+                affected = context.affected(handing.callee, f"{event.text} writes, and nobody commits it")
+                deeper = _writers(context, callee, root, event.place, depth + 1) if depth < _DEEPEST else []
+                return [affected, *deeper]
+    return []
 
 
 def _lost(flow: FunctionFlow, info: SessionInfo) -> SessionState | None:
