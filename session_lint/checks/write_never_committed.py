@@ -7,13 +7,18 @@ from collections.abc import Iterator
 
 from session_lint import ir
 from session_lint.checks import rule
+from session_lint.checks._dropped import dropped_by
 from session_lint.checks.context import Context, certainty, history
-from session_lint.findings import Confidence, Finding, Severity
+from session_lint.findings import Affected, Confidence, Finding, Severity
 from session_lint.flow import result
-from session_lint.flow.result import FunctionFlow, SessionInfo
-from session_lint.flow.state import CLOSED, NONE, OPEN, SessionState
+from session_lint.flow.result import Event, FunctionFlow, SessionInfo
+from session_lint.flow.state import CLOSED, ENTRY, NONE, OPEN, SessionState
+from session_lint.flow.values import Path
 
 _TEMPORARY = re.compile(r"create\s+(local\s+)?temp(orary)?\s+table", re.IGNORECASE)
+
+_DEEPEST = 3
+"""How many calls deep the functions that write are named."""
 
 
 @rule("SES107", "write-never-committed", Severity.ERROR)
@@ -22,37 +27,68 @@ def check(context: Context) -> Iterator[Finding]:
         if flow.reference.function.is_generator:
             continue
         for info in flow.sessions.values():
-            if info.origin not in (result.LOCAL, result.PROVIDED):
-                continue
             lost = _lost(flow, info)
-            if lost is not None:
-                name = flow.reference.function.name
-                message = (
-                    f"{name} writes with {info.name} and never commits: when the {info.type.role} is closed, "
-                    "everything "
-                    f"is rolled back; commit before the end, or open it with begin()"
-                )
-                confidence = certainty(info, Confidence.LIKELY)
-                place = lost.witness.wrote.place if lost.witness.wrote else info.place
-                yield context.finding(flow, place, message, confidence, history(lost, "opened", "wrote", "ended"))
+            dropped = dropped_by(context, flow, info) if lost is not None else None
+            if lost is not None and dropped is not None:
+                yield _finding(context, flow, info, lost, dropped)
+
+
+def _finding(context: Context, flow: FunctionFlow, info: SessionInfo, lost: SessionState, dropped: str) -> Finding:
+    name, wrote = flow.reference.function.name, lost.witness.wrote
+    never = "does not commit that" if lost.commits else "never commits"
+    remedy = "commit before the end"
+    if info.origin in (result.LOCAL, result.PROVIDED) and not lost.commits:
+        remedy += ", or open it with begin()"
+    message = (
+        f"{name} writes with {info.name} {'after its last commit ' if lost.commits else ''}and {never}: "
+        f"{dropped} everything {'since then ' if lost.commits else ''}is rolled back; {remedy}"
+    )
+    place = wrote.place if wrote is not None else info.place
+    trail = history(lost, "opened", "wrote", "ended")
+    writers = _writers(context, flow, info.identity, place)
+    return context.finding(flow, place, message, certainty(info, Confidence.LIKELY), trail, writers)
+
+
+def _writers(context: Context, flow: FunctionFlow, identity: Path, place: ir.Place, depth: int = 0) -> list[Affected]:
+    """The functions that are called at a place and write: a commit in one of them would do as well."""
+    for handing in flow.calls:
+        root = next((root for root, given in handing.given if given == identity), None)
+        callee = context.project.flow(handing.callee) if handing.place == place and root is not None else None
+        for event in callee.events if callee is not None else ():
+            if callee is not None and root is not None and event.kind == result.WROTE and event.identity == root:
+                affected = context.affected(handing.callee, f"{event.text} writes, and nobody commits it")
+                deeper = _writers(context, callee, root, event.place, depth + 1) if depth < _DEEPEST else []
+                return [affected, *deeper]
+    return []
 
 
 def _lost(flow: FunctionFlow, info: SessionInfo) -> SessionState | None:
-    """The state in which the writes are lost, if no way through the function commits or could commit."""
-    kinds = [event.kind for event in flow.events if event.identity == info.identity]
-    if result.COMMITTED in kinds or result.NOT_AWAITED in kinds or result.WROTE not in kinds:
+    """The state in which writes are lost, if no way through the function commits them or could commit them."""
+    events = [event for event in flow.events if event.identity == info.identity]
+    kinds = {event.kind for event in events}
+    if kinds & {result.NOT_AWAITED, result.AFTER_END} or result.WROTE not in kinds:
         return None
     normal = [
         way.state.sessions[info.identity]
         for way in flow.exits
         if way.error is None and info.identity in way.state.sessions
     ]
-    if any([session.commits or session.handed for session in normal]) or _makes_temporary_tables(flow):
+    committed = [event for event in events if event.kind == result.COMMITTED]
+    if any([session.handed or (session.commits and not session.dirty) for session in normal]):
         return None
     for session in normal:
-        if session.dirty and session.transaction in (CLOSED, NONE, OPEN):
-            return session
+        if session.dirty and session.transaction in (CLOSED, ENTRY, NONE, OPEN):
+            wrote = session.witness.wrote
+            if any([wrote is None or _may_take(event, wrote.place) for event in committed]):
+                return None
+            return None if _makes_temporary_tables(flow) else session
     return None
+
+
+def _may_take(commit: Event, wrote: ir.Place) -> bool:
+    """Whether a commit may come after a write: it stands below it, or in the same loop."""
+    loops = [frame.node.place for frame in commit.frames if frame.kind in ("for", "while")]
+    return commit.place >= wrote or any([ir.within(wrote, loop) for loop in loops])
 
 
 def _makes_temporary_tables(flow: FunctionFlow) -> bool:

@@ -192,6 +192,8 @@ def _witness(before: SessionState, effect: SessionState, marks: Marks, callee: F
             causes = (Cause(callee.module.path, callee.function.qualname, inner.place, inner.text), *causes)
         if effect.witness.swallowed:
             swallowed = marks.swallows
+    if effect.reset:
+        wrote = None
     if effect.dirty and wrote is None:
         wrote = marks.writes
     if effect.reset:

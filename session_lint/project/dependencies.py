@@ -34,7 +34,7 @@ class Dependencies:
         if depth > _MAX_DEPTH:
             return
         for dependency in [*self._of_decorators(reference), *[found for _, found in self.of(reference)]]:
-            function = self._function(dependency.provider)
+            function = self.function(dependency.provider)
             if function is not None and function != reference:
                 yield from self.before(function, depth + 1)
                 yield function
@@ -50,7 +50,7 @@ class Dependencies:
             for module in self._project.table.modules:
                 for reference in self._project.functions(module):
                     for path, dependency in self.of(reference):
-                        function = self._function(dependency.provider)
+                        function = self.function(dependency.provider)
                         if function is not None:
                             self._used.setdefault(id(function.function), []).append((reference, path, dependency))
         return self._used.get(id(provider.function), [])
@@ -65,7 +65,7 @@ class Dependencies:
                         if isinstance(value, Dependency):
                             yield value
 
-    def _function(self, provider: Value) -> FunctionRef | None:
+    def function(self, provider: Value) -> FunctionRef | None:
         """What FastAPI calls for `Depends(provider)`."""
         if isinstance(provider, Function):
             return provider.reference

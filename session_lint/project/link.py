@@ -12,6 +12,7 @@ from session_lint.flow.result import FunctionFlow
 from session_lint.flow.values import Borrowed, Dependency, Function, Instance, Value
 from session_lint.project import shapes
 from session_lint.project.call_graph import CallGraph
+from session_lint.project.committers import Committers
 from session_lint.project.constructors import Constructors
 from session_lint.project.decorators import Decorators
 from session_lint.project.dependencies import Dependencies
@@ -47,6 +48,7 @@ class Project:
         self.versions = Versions(settings)
         self.ownership = Ownership(self)
         self.entry_points = EntryPoints(self)
+        self.committers = Committers(self)
         self.kept = KeptSessions(self)
         self.removals = Removals(self)
         self.parking = Parking(self)

@@ -1,0 +1,144 @@
+"""Who throws a session's uncommitted writes away when a function is done, if it is seen and nobody commits before."""
+
+from __future__ import annotations
+
+import builtins
+
+from session_lint import ir
+from session_lint.checks.context import Context
+from session_lint.flow import result
+from session_lint.flow.result import FunctionFlow, SessionInfo
+from session_lint.flow.values import ExternalValue, Function, Value
+from session_lint.ir_queries import path_of
+from session_lint.project.entry_points import MESSAGE, REQUEST
+from session_lint.project.modules import FunctionRef
+
+_DEEPEST = 3
+"""How many calls deep is looked for what may commit a session that anybody can get hold of."""
+_COMMITTING = ("commit", "transaction", "atomic", "session", "unit_of_work", "uow", "save")
+"""What is called so may commit."""
+
+
+def dropped_by(context: Context, flow: FunctionFlow, info: SessionInfo) -> str | None:
+    """What rolls the session back after the function, in words that fit into a message; None if that is not sure."""
+    if info.origin in (result.LOCAL, result.PROVIDED):
+        return f"when the {info.type.role} is closed,"
+    if info.origin == result.INJECTED and info.provider is not None:
+        return _by_provider(context, flow, info, info.provider)
+    if info.origin == result.AMBIENT and info.framework:
+        return _by_framework(context, flow, info)
+    return None
+
+
+# ------------------------------------------------------------------------------------------------ dependencies
+
+
+def _by_provider(context: Context, flow: FunctionFlow, info: SessionInfo, reference: FunctionRef) -> str | None:
+    """A FastAPI dependency that opens a session for one request, and closes it."""
+    entry = context.project.entry_points.of(flow.reference)
+    if entry is None or entry.kind != REQUEST or not reference.function.is_generator:
+        return None
+    if (
+        context.project.call_graph.callers(flow.reference, info.identity)
+        or context.project.committers.has_route_classes()
+    ):
+        return None
+    if not _only_closes(context, reference) or _others_may_commit(context, flow, info, reference):
+        return None
+    return f"when {reference.function.qualname} closes the {info.type.role},"
+
+
+def _only_closes(context: Context, reference: FunctionRef) -> bool:
+    """Whether a provider opens what it hands out, closes it, and does not commit."""
+    provider = context.project.provider(reference)
+    opened = context.project.flow(reference)
+    if opened is None or not provider.seen or not provider.closes:
+        return False
+    if provider.commits or provider.may_commit or provider.begun or provider.parameters:
+        return False
+    given = [event.identity for event in opened.events if event.kind == result.YIELDED and event.identity]
+    return all([opened.sessions[identity].origin in (result.LOCAL, result.PROVIDED) for identity in given])
+
+
+def _others_may_commit(context: Context, flow: FunctionFlow, info: SessionInfo, provider: FunctionRef) -> bool:
+    """Whether something else that FastAPI makes of the same session may commit it, now or after the function."""
+    project = context.project
+    others = [other for other in project.dependencies.before(flow.reference) if other != provider]
+    if any([other.function.is_generator and _may_finish(context, other) for other in others]):
+        return True
+    called = {path_of(call.function)[:1] for call in project.table.bodies.calls(flow.reference.function.body)}
+    for path, dependency in project.dependencies.of(flow.reference):
+        if path != info.identity and path in called:
+            # An object that is asked to do something may work with the very same session.
+            function = project.dependencies.function(dependency.provider)
+            if function is None or provider in project.dependencies.before(function):
+                return True
+    return False
+
+
+def _may_finish(context: Context, reference: FunctionRef) -> bool:
+    """Whether a dependency that runs on after the route commits, or hands a session to somebody who may."""
+    flow = context.project.flow(reference)
+    if flow is None or context.project.committers.commits(reference):
+        return True
+    return any([session.handed for way in flow.exits for session in way.state.sessions.values()])
+
+
+# -------------------------------------------------------------------------------------------------- frameworks
+
+
+def _by_framework(context: Context, flow: FunctionFlow, info: SessionInfo) -> str | None:
+    """A session that anybody can get hold of: nothing that runs for the same request or job may commit it."""
+    project, profile = context.project, context.project.profiles.named(info.framework)
+    entry = project.entry_points.of(flow.reference)
+    if profile.commits or entry is None or entry.kind not in (REQUEST, MESSAGE):
+        return None
+    if project.call_graph.callers(flow.reference) or project.committers.around_requests():
+        return None
+    if any([_may_commit_around(context, flow.reference, item) for item in flow.reference.function.decorators]):
+        return None
+    if _calls_commit(context, flow.reference, _DEEPEST):
+        return None
+    return f"{profile.why}, and"
+
+
+def _may_commit_around(context: Context, reference: FunctionRef, decorator: ir.Expr) -> bool:
+    """Whether a decorator is called as if it committed, or is one of the project's that does."""
+    called = decorator.function if isinstance(decorator, ir.Call) else decorator
+    path = path_of(called)
+    if not path or any([word in path[-1].lower() for word in _COMMITTING]):
+        return True
+    value = context.project.statics.expression(reference.module, called)
+    if not isinstance(value, Function):
+        return False
+    module, made = value.reference
+    around = [item for name, item in module.functions.items() if name.startswith(f"{made.qualname}.")]
+    return any([context.project.committers.commits(FunctionRef(module, item)) for item in (made, *around)])
+
+
+def _calls_commit(context: Context, reference: FunctionRef, depth: int) -> bool:
+    """Whether a call that is not followed may commit: by its name, or because nothing is known of it."""
+    flow = context.project.flow(reference)
+    if flow is None or flow.unresolved:
+        return True
+    callees = {handing.place: handing.callee for handing in flow.calls}
+    own = {event.place for event in flow.events}
+    local = context.project.statics.results.locals(reference)
+    for call in context.project.table.bodies.calls(reference.function.body):
+        if call.place in callees:
+            if depth and _calls_commit(context, callees[call.place], depth - 1):
+                return True
+        elif call.place not in own and _is_unknown(context, reference, call, local):
+            return True
+    return False
+
+
+def _is_unknown(context: Context, reference: FunctionRef, call: ir.Call, local: dict[str, Value]) -> bool:
+    path = path_of(call.function)
+    name = path[-1] if path else call.function.name if isinstance(call.function, ir.Attribute) else ""
+    if not name or any([word in name.lower() for word in _COMMITTING]) or context.project.committers.named(name):
+        return True
+    value = context.project.statics.expression(reference.module, call.function, local)
+    if isinstance(value, ExternalValue):
+        return context.project.committers.is_own(value.name)
+    return value is None and len(path) == 1 and not hasattr(builtins, name)

@@ -1,0 +1,110 @@
+"""Which functions commit, and which of those run around others without being called by them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from session_lint import ir
+from session_lint.flow.result import COMMITTED
+from session_lint.ir_queries import path_of
+from session_lint.project.modules import FunctionRef
+
+if TYPE_CHECKING:
+    from session_lint.project.link import Project
+
+_HOOKS = frozenset(
+    "after_request after_app_request after_this_request teardown_request teardown_app_request teardown_appcontext "
+    "connect connect_via".split()
+)
+_AROUND = frozenset(
+    "dispatch_request full_dispatch_request finalize_request wsgi_app __call__ __exit__ on_success after_return "
+    "process dispatch".split()
+)
+_SETTING = "SQLALCHEMY_COMMIT_ON_TEARDOWN"
+
+
+class Committers:
+    """Answers for the whole project. Worked out when first asked for, and kept."""
+
+    def __init__(self, project: Project) -> None:
+        self._project = project
+        self._names: frozenset[str] | None = None
+        self._packages: frozenset[str] | None = None
+        self._around: bool | None = None
+        self._route_classes: bool | None = None
+
+    def commits(self, reference: FunctionRef) -> bool:
+        """Whether the function, or what it calls, commits anything, as far as that can be seen."""
+        flow = self._project.flow(reference)
+        return flow is not None and (
+            flow.unresolved
+            or any([event.kind == COMMITTED for event in flow.events])
+            or any([session.commits for way in flow.exits for session in way.state.sessions.values()])
+        )
+
+    def named(self, name: str) -> bool:
+        """Whether a function of that name commits something, one that may be called by others."""
+        if self._names is None:
+            entries = self._project.entry_points
+            self._names = frozenset(
+                flow.reference.function.name
+                for flow in self._project.all_flows()
+                if self.commits(flow.reference) and entries.of(flow.reference) is None
+            )
+        return name in self._names
+
+    def is_own(self, dotted: str) -> bool:
+        """Whether a name that is not known belongs to the project: to a part of it that was not read."""
+        if self._packages is None:
+            self._packages = frozenset(
+                part for module in self._project.table.modules for part in module.name.split(".")
+            )
+        first = dotted.partition(".")[0]
+        return not first or first in self._packages
+
+    def around_requests(self) -> bool:
+        """Whether a hook, a base class or a setting commits what requests and jobs leave behind."""
+        if self._around is None:
+            self._around = any([self._is_around(flow.reference) for flow in self._project.all_flows()]) or any(
+                self._mentions(part) for part in self._expressions()
+            )
+        return self._around
+
+    def has_route_classes(self) -> bool:
+        """Whether what runs around FastAPI routes is of the project's own making, and may commit for them."""
+        if self._route_classes is None:
+            self._route_classes = any(
+                isinstance(part, ir.Call) and any([argument.name == "route_class" for argument in part.arguments])
+                for part in self._expressions()
+            )
+        return self._route_classes
+
+    def _is_around(self, reference: FunctionRef) -> bool:
+        function = reference.function
+        called = [item.function if isinstance(item, ir.Call) else item for item in function.decorators]
+        hooked = any([_last(item) in _HOOKS for item in called])
+        return (hooked or (bool(function.owner) and function.name in _AROUND)) and self.commits(reference)
+
+    def _mentions(self, part: ir.Expr) -> bool:
+        """`app.after_request(finish)`, and the setting by which old Flask-SQLAlchemy commits."""
+        if isinstance(part, ir.Constant):
+            return part.value == _SETTING
+        if isinstance(part, ir.Name):
+            return part.path[-1] == _SETTING
+        if isinstance(part, ir.Call) and _last(part.function) in _HOOKS:
+            return any([self.named(_last(argument.value)) for argument in part.arguments])
+        return False
+
+    def _expressions(self) -> list[ir.Expr]:
+        bodies = self._project.table.bodies
+        return [
+            part
+            for module in self._project.table.modules
+            for body in (module.tree.body, *[function.body for function in module.functions.values()])
+            for part in bodies.expressions(body)
+        ]
+
+
+def _last(node: ir.Expr) -> str:
+    path = path_of(node)
+    return path[-1] if path else ""
