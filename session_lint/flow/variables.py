@@ -156,7 +156,7 @@ class Variables(Effects):
         if isinstance(value, Registry):
             identity = ("~", *value.identity)
             if identity not in state.sessions:
-                kind = SessionType("session", value.is_async, Confidence.CERTAIN)
+                kind = SessionType("session", value.is_async, value.certainty)
                 name = ".".join(path) or "session"
                 info = SessionInfo(identity, name, result.AMBIENT, kind, place, None, value.framework)
                 state = self.track(info, SessionState(), state)
