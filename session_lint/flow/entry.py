@@ -48,7 +48,7 @@ def entry_states(interpreter: Effects, begun: int, constants: dict[str, Value]) 
         if value is None and parameter.kind in ("positional", "keyword") and not _is_foreign_type(parameter):
             kind = shapes.recognise(parameter.name, usage.get(path), statics.uses_sqlalchemy(interpreter.module))
             value = Borrowed(kind) if kind else interpreter.project.passed_on(interpreter.flow.reference, parameter)
-            if value is None and parameter.annotation is None and path in prefixes:
+            if value is None and path in prefixes:
                 value = statics.call_sites.given(interpreter.flow.reference, parameter.name)
         if isinstance(value, Borrowed):
             provider = injected.get(parameter.name)

@@ -80,6 +80,11 @@ class Registry(NamedTuple):
     framework: str
     certainty: Confidence = Confidence.CERTAIN
 
+    @property
+    def is_unnamed(self) -> bool:
+        """Whether it has just been made, and nobody keeps it yet."""
+        return self.identity == ("?",) or self.identity[-1].startswith("@")
+
 
 class Extension(NamedTuple):
     """Flask-SQLAlchemy's `db`. framework, certainty: of its session."""

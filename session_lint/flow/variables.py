@@ -63,6 +63,11 @@ _FACTORY_NAME = re.compile(
 )
 
 
+def _called(path: Path) -> str:
+    """A path in the words of the code; of `get()` its last part is "()", of `x = get()` it is "="."""
+    return ".".join([part for part in path if part != "="]).replace(".()", "()")
+
+
 class Variables(Effects):
     """Looks names up, binds them, and knows who is responsible for the sessions that they hold."""
 
@@ -150,7 +155,7 @@ class Variables(Effects):
             identity = path or (f"@{place[0]}:{place[1]}",)
             if identity not in state.sessions:
                 state = self.track(
-                    SessionInfo(identity, ".".join(path), origin, value.type, place), SessionState(), state
+                    SessionInfo(identity, _called(path), origin, value.type, place), SessionState(), state
                 )
             return state, Session(identity)
         if isinstance(value, Registry):
