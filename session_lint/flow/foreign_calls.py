@@ -102,7 +102,7 @@ class ForeignCalls(SessionCalls):
             return [self.next_of(first, node, state)]
         if name == "super" and self.function.owner and self.function.parameters:
             me = self.lookup((self.function.parameters[0].name,), state)
-            return [(state, self.project.statics.parent(me))]
+            return [(state, me if isinstance(me, Session) else self.project.statics.parent(me))]
         if name in _NEVER_RETURN:
             outcome.raises.add(state, Error(_NEVER_RETURN[name], node.place, call_text(node)))
             return []
