@@ -17,12 +17,16 @@ from session_lint.flow.values import (
     Instance,
     Path,
     Session,
+    SessionClass,
     Truth,
     Value,
 )
 from session_lint.ir_queries import decorator_name
 from session_lint.project import shapes
 from session_lint.project.modules import ClassRef, FunctionRef
+
+LEAVING = ("__exit__", "__aexit__")
+"""What `with` calls last: of a class that derives from Session, its object is the session, and nobody ends it later."""
 
 
 def entry_states(interpreter: Effects, begun: int, constants: dict[str, Value]) -> list[State]:
@@ -42,13 +46,18 @@ def entry_states(interpreter: Effects, begun: int, constants: dict[str, Value]) 
         owner = interpreter.module.classes.get(interpreter.function.owner or "") if index == 0 else None
         if owner is not None and "staticmethod" not in decorators:
             me = ClassRef(interpreter.module, owner)
+            if interpreter.function.name in LEAVING:
+                mine = statics.class_value(me)
+                if isinstance(mine, SessionClass):
+                    state = _session_parameter(interpreter, path, Borrowed(mine.type), False, None, state, begun)
+                    continue
             state = state.bind(path, ClassValue(me) if "classmethod" in decorators else Instance(me, path, ()))
             continue
         value, dependency = interpreter.project.parameter(interpreter.flow.reference, parameter)
         if value is None and parameter.kind in ("positional", "keyword") and not _is_foreign_type(parameter):
             kind = shapes.recognise(parameter.name, usage.get(path), statics.uses_sqlalchemy(interpreter.module))
             value = Borrowed(kind) if kind else interpreter.project.passed_on(interpreter.flow.reference, parameter)
-            if value is None and parameter.annotation is None and path in prefixes:
+            if value is None and path in prefixes:
                 value = statics.call_sites.given(interpreter.flow.reference, parameter.name)
         if isinstance(value, Borrowed):
             provider = injected.get(parameter.name)

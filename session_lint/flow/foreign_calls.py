@@ -104,7 +104,8 @@ class ForeignCalls(SessionCalls):
         if name in ("next", "anext") and isinstance(first, (Generator, Manager)) and first.reference is not None:
             return [self.next_of(first, node, state)]
         if name == "super":
-            return [(state, self.project.statics.parent(self.lookup((me_of(self.function),), state)))]
+            me = self.lookup((me_of(self.function),), state)
+            return [(state, me if isinstance(me, Session) else self.project.statics.parent(me))]
         if name in _NEVER_RETURN:
             outcome.raises.add(state, Error(_NEVER_RETURN[name], node.place, call_text(node)))
             return []

@@ -36,7 +36,7 @@ from session_lint.flow.liveness import Liveness
 from session_lint.flow.outcome import Outcome
 from session_lint.flow.result import Exit, FunctionFlow
 from session_lint.flow.state import BROKEN, SessionState, State, States
-from session_lint.flow.values import Const, Coroutine, Items, Session, Value
+from session_lint.flow.values import Const, Coroutine, Items, Registry, Session, Value
 from session_lint.project.modules import FunctionRef
 
 if TYPE_CHECKING:
@@ -114,6 +114,8 @@ class Interpreter(Exceptions):
         outcome = Outcome()
         for state in states:
             for after, value in self.evaluate(node.value, state, outcome, "assigned"):
+                if isinstance(value, Registry) and len(node.targets) == 1:
+                    value = self.project.statics.results.made_here(self.flow.reference, node.targets[0], value)
                 pairs = [(after, value)]
                 if value is None and node.annotation is not None and len(node.targets) == 1:
                     pairs = [self.declared(node, after)]

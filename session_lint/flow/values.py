@@ -73,17 +73,30 @@ class Engine(NamedTuple):
 
 
 class Registry(NamedTuple):
-    """A scoped_session. framework: whose teardown removes its session ("flask"), or "" if nobody is known."""
+    """A scoped_session. framework: whose teardown removes its session (a profile), or "" if nobody is known."""
 
     identity: Path
     is_async: bool
     framework: str
+    certainty: Confidence = Confidence.CERTAIN
+
+    @property
+    def is_unnamed(self) -> bool:
+        """Whether it has just been made, and nobody keeps it yet."""
+        return self.identity == ("?",) or self.identity[-1].startswith("@")
 
 
 class Extension(NamedTuple):
-    """Flask-SQLAlchemy's `db`."""
+    """Flask-SQLAlchemy's `db`. framework, certainty: of its session."""
 
     identity: Path
+    framework: str = "flask_sqlalchemy"
+    certainty: Confidence = Confidence.CERTAIN
+
+    @property
+    def session(self) -> Registry:
+        """The scoped session that it makes."""
+        return Registry((*self.identity, "session"), False, self.framework, self.certainty)
 
 
 class Function(NamedTuple):

@@ -65,6 +65,11 @@ _FACTORY_NAME = re.compile(
 )
 
 
+def _called(path: Path) -> str:
+    """A path in the words of the code; of `get()` its last part is "()", of `x = get()` it is "="."""
+    return ".".join([part for part in path if part != "="]).replace(".()", "()")
+
+
 class Variables(Effects):
     """Looks names up, binds them, and knows who is responsible for the sessions that they hold."""
 
@@ -152,13 +157,13 @@ class Variables(Effects):
             identity = path or (f"@{place[0]}:{place[1]}",)
             if identity not in state.sessions:
                 state = self.track(
-                    SessionInfo(identity, ".".join(path), origin, value.type, place), SessionState(), state
+                    SessionInfo(identity, _called(path), origin, value.type, place), SessionState(), state
                 )
             return state, Session(identity)
         if isinstance(value, Registry):
             identity = ("~", *value.identity)
             if identity not in state.sessions:
-                kind = SessionType("session", value.is_async, Confidence.CERTAIN)
+                kind = SessionType("session", value.is_async, value.certainty)
                 name = ".".join(path) or "session"
                 info = SessionInfo(identity, name, result.AMBIENT, kind, place, None, value.framework)
                 state = self.track(info, SessionState(), state)

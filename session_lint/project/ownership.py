@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from session_lint.findings import Confidence
 from session_lint.flow import result
+from session_lint.flow.entry import LEAVING
 from session_lint.flow.result import FunctionFlow, SessionInfo
 from session_lint.flow.values import Instance, Path
 from session_lint.project.call_graph import Caller, open_ways
@@ -91,6 +92,9 @@ class Ownership:
             return Owner(CLEANED, "it is opened here", Confidence.CERTAIN)
         if info.origin == result.CAPTURED:
             return self._captured(flow, info)
+        function = flow.reference.function
+        if function.owner and function.name in LEAVING and info.identity == (function.parameters[0].name,):
+            return Owner(KEPT, "nothing ends it after the with block", Confidence.LIKELY)
         profile = self._profile(flow, info)
         if profile is not None:
             return _by_framework(profile)

@@ -8,7 +8,7 @@ finishes the session, in words that fit into a message. And where its sessions a
 attributes: dotted paths that hold one, by their last parts (`request.db`). managers: context managers that hand one
 out, by the last parts of their dotted names. handlers: decorators of functions that are called with one. contexts:
 decorators of functions that are called with an object that has one in its members. classes: base classes, of which the
-framework always calls the finishers (methods).
+framework always calls the finishers (methods). sessions: scoped sessions of its own, by their dotted names.
 
 A project names its own functions and context managers in its settings (`providers`).
 """
@@ -51,6 +51,7 @@ class Profile(NamedTuple):
     members: tuple[str, ...] = ()
     classes: tuple[str, ...] = ()
     finishers: tuple[str, ...] = ()
+    sessions: tuple[str, ...] = ()
 
 
 @cache
@@ -63,7 +64,7 @@ def _read(file: File) -> Profile:
     table = tomllib.loads(file.read_text(encoding="utf-8"))
     for key in ("attributes", "managers"):
         table[key] = tuple([tuple(dotted.split(".")) for dotted in table.get(key, ())])
-    for key in ("packages", "handlers", "contexts", "members", "classes", "finishers"):
+    for key in ("packages", "handlers", "contexts", "members", "classes", "finishers", "sessions"):
         table[key] = tuple(table.get(key, ()))
     return Profile(name=file.stem, **table)
 

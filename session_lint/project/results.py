@@ -9,12 +9,15 @@ from session_lint.flow.values import (
     Borrowed,
     ClassValue,
     ExternalValue,
+    Factory,
     Function,
     Generator,
     Instance,
     Manager,
     Opened,
     Path,
+    Registry,
+    SessionType,
     Value,
 )
 from session_lint.ir_queries import decorator_name
@@ -164,7 +167,8 @@ class Results:
             if isinstance(statement, ir.Assign) and statement.value is not None:
                 for target in statement.targets:
                     if isinstance(target, ir.Name) and len(target.path) == 1 and not local.get(target.path[0]):
-                        local[target.path[0]] = self._statics.expression(module, statement.value, local)
+                        value = self._statics.expression(module, statement.value, local)
+                        local[target.path[0]] = self.made_here(reference, target, value)
             elif isinstance(statement, ir.With):
                 for item in statement.items:
                     if isinstance(item.target, ir.Name) and len(item.target.path) == 1:
@@ -174,6 +178,25 @@ class Results:
                 for name in statement.names:
                     local.pop(name, None)
         return local
+
+    def made_here(self, reference: FunctionRef, target: ir.Expr, value: Value) -> Value:
+        """What a function holds in a variable of its own.
+
+        A scoped_session that it only calls, once, goes with the function: what it made is left to whoever got it.
+        """
+        if not isinstance(value, Registry) or not isinstance(target, ir.Name) or not value.is_unnamed:
+            return value
+        bodies, body = self._statics.table.bodies, reference.function.body
+        if any([isinstance(statement, (ir.Define, ir.Scope)) for statement in bodies.statements(body)]):
+            return value  # Somebody else may know it, too.
+        uses = [
+            each.path for each in bodies.expressions(body) if isinstance(each, ir.Name) and each.path[0] in target.path
+        ]
+        calls = [call for call in bodies.calls(body) if call.function == target]
+        others = [path for path in uses if path != (*target.path, "configure")]
+        if len(target.path) > 1 or len(calls) != 1 or others != [target.path] * 2:
+            return value
+        return Factory(SessionType("session", value.is_async, value.certainty))
 
     def entered(self, module: Module, value: Value) -> Value:
         """What `with value as x` binds to x, as a static value."""

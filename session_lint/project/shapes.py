@@ -27,6 +27,15 @@ _ONLY_SESSIONS = frozenset(
 ONLY_DATABASES = frozenset("query flush scalars add_all begin_nested commit rollback execute".split())
 """What a cookie session, or another thing that is called session, never has."""
 
+_METHODS = frozenset(
+    "add add_all aclose begin begin_nested bulk_insert_mappings bulk_save_objects bulk_update_mappings close close_all "
+    "commit configure connection delete enable_relationship_loading exec execute expire expire_all expunge expunge_all "
+    "flush get get_bind get_nested_transaction get_one get_transaction identity_key in_nested_transaction "
+    "in_transaction info invalidate is_active is_modified merge object_session prepare query query_property refresh "
+    "registry remove reset rollback run_sync scalar scalars stream stream_scalars".split()
+)
+"""All that sessions and scoped sessions have."""
+
 _SESSION_NAME = re.compile(r"(^|_)(db|sess|session|dbsession|s)$|session$", re.IGNORECASE)
 _CONNECTION_NAME = re.compile(r"(^|_)(conn|connection)$", re.IGNORECASE)
 _NOT_SESSIONS = frozenset("cursor executescript executemany row_factory request headers cookies post put mount".split())
@@ -37,6 +46,16 @@ class Usage(NamedTuple):
 
     methods: frozenset[str]
     awaited: frozenset[str]
+
+
+def is_session(seen: Usage, is_near_sqlalchemy: bool) -> bool:
+    """Whether what is called so, where nothing else says what it is, does the work of a session and ends it.
+
+    is_near_sqlalchemy: it is used where SQLAlchemy is; then it need not do what a driver's connection could not.
+    """
+    decisive = is_near_sqlalchemy or seen.methods & {"add", *_ONLY_SESSIONS} - {"flush", "merge"}
+    works = seen.methods - _ENDS - {"close", "remove"}
+    return bool(decisive and works and seen.methods & _ENDS and seen.methods <= _METHODS)
 
 
 def usage(known: Bodies, bodies: Iterable[Body]) -> dict[Path, Usage]:
@@ -54,6 +73,10 @@ def usage(known: Bodies, bodies: Iterable[Body]) -> dict[Path, Usage]:
                     path = node.function.path
                     if len(path) > 1:
                         methods.setdefault(path[:-1], set()).add(path[-1])
+                elif isinstance(node, ir.Call) and isinstance(node.function, ir.Attribute):
+                    base = node.function.base
+                    if isinstance(base, ir.Call) and isinstance(base.function, ir.Name) and not base.arguments:
+                        methods.setdefault((*base.function.path, "()"), set()).add(node.function.name)
                 elif isinstance(node, ir.Await) and isinstance(node.value, ir.Call):
                     function = node.value.function
                     if isinstance(function, ir.Name) and len(function.path) > 1:

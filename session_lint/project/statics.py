@@ -49,6 +49,7 @@ from session_lint.project.modules import (
     SymbolTable,
     VariableRef,
 )
+from session_lint.project.outside import Outside
 from session_lint.project.results import Results
 from session_lint.settings import Settings
 
@@ -74,6 +75,7 @@ class Statics:
         self.results = Results(self)
         self.fields = Fields(self)
         self.call_sites = CallSites(self)
+        self.outside = Outside(self)
         self._usage: dict[int, dict[Path, shapes.Usage]] = {}
         self._uses_sqlalchemy: dict[int, bool] = {}
         self.busy: set[object] = set()
@@ -140,7 +142,7 @@ class Statics:
         found = self.extra_types.get(name)
         if found:
             return SessionClass(found)
-        return names.session_class(name) or ExternalValue(name)
+        return names.session_class(name) or self.outside.of(name) or ExternalValue(name)
 
     def class_value(self, reference: ClassRef) -> Value:
         """A class of the project; one that derives from a session class is a session class."""
@@ -174,8 +176,8 @@ class Statics:
             return None
         if isinstance(value, Extension):
             if name == "session":
-                return Registry((*value.identity, "session"), False, "flask_sqlalchemy")
-            return Engine(False, Confidence.CERTAIN) if name in ("engine", "get_engine") else None
+                return value.session
+            return Engine(False, value.certainty) if name in ("engine", "get_engine") else None
         if isinstance(value, ModuleValue) and isinstance(value.reference, ModuleRef):
             return self.name(value.reference.module, (name,))
         if isinstance(value, ExternalValue):

@@ -1,0 +1,100 @@
+"""Sessions that other packages make: `from company.extensions import db`, `from company.database import session`.
+
+What such a name stands for is said nowhere in the project. It is a scoped session, or Flask-SQLAlchemy's `db`, if what
+all functions that import it do with it, taken together, only these can do.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from session_lint.findings import Confidence
+from session_lint.flow.values import Extension, Path, Registry
+from session_lint.ir_queries import bound_names
+from session_lint.project import shapes
+from session_lint.project import sqlalchemy_names as names
+from session_lint.project.modules import External, FunctionRef, Module
+from session_lint.project.profiles import known_profiles
+from session_lint.project.shapes import Usage
+
+if TYPE_CHECKING:
+    from session_lint.project.statics import Statics
+
+_REGISTRY = re.compile(r"^(db|((db|current|scoped|sqla?|orm)?_?session))$", re.IGNORECASE)
+_EXTENSION = frozenset({"db", "database", "sa", "sql", "sqlalchemy"})
+
+Known = Registry | Extension | None
+
+
+class Outside:
+    """What names of other packages hold. Worked out when first asked for, and kept."""
+
+    def __init__(self, statics: Statics) -> None:
+        self._statics = statics
+        self._known: dict[str, Known] = {
+            name: Registry(tuple(name.rsplit(".", 1)), False, profile.name)
+            for profile in known_profiles()
+            for name in profile.sessions
+        }
+        self._importers: dict[str, list[tuple[Module, str]]] | None = None
+
+    def of(self, dotted: str) -> Known:
+        """The scoped session or extension of that dotted name, which the project does not define."""
+        if dotted not in self._known:
+            owner, _, last = dotted.rpartition(".")
+            self._known[dotted] = None
+            if last == "session" and owner.rpartition(".")[2] in _EXTENSION:
+                extension = self.of(owner)
+                if isinstance(extension, Extension):
+                    self._known[dotted] = extension.session
+            if self._known[dotted] is None and owner and (_REGISTRY.match(last) or last in _EXTENSION):
+                self._known[dotted] = self._judged(dotted, last)
+        return self._known[dotted]
+
+    def _judged(self, dotted: str, name: str) -> Known:
+        if self._importers is None:
+            self._importers = {}
+            for module in self._statics.table.modules:
+                for local, target in module.imports.items():
+                    self._importers.setdefault(target, []).append((module, local))
+        table = self._statics.table
+        importers = [
+            (module, local)
+            for module, local in self._importers.get(dotted, ())
+            if isinstance(table.resolve(module, (local,)), External)
+        ]
+        identity = tuple(dotted.rsplit(".", 1))
+        if name in _EXTENSION:
+            seen = self._usage(importers, ("session",))
+            if shapes.is_session(seen, True) and not seen.awaited:
+                has_flask = any([module.imports_any("flask") for module in table.modules])
+                return Extension(identity, "flask_sqlalchemy" if has_flask else "", Confidence.LIKELY)
+        has_sqlalchemy = any([module.imports_any(*names.PACKAGES) for module, _ in importers])
+        for how in ((), ("()",)):
+            seen = self._usage(importers, how)
+            if shapes.is_session(seen, has_sqlalchemy):
+                return Registry(identity, bool(seen.awaited), "", Confidence.LIKELY)
+        return None
+
+    def _usage(self, importers: list[tuple[Module, str]], attribute: Path) -> Usage:
+        """What all functions that know the name do with it, or with what it has."""
+        methods: set[str] = set()
+        awaited: set[str] = set()
+        for module, local in importers:
+            functions = [FunctionRef(module, function) for function in module.functions.values()]
+            hiding = [f"{each.function.qualname}." for each in functions if self._hides(each, local)]
+            for each in functions:
+                name = f"{each.function.qualname}."
+                seen = self._statics.usage(each).get((local, *attribute))
+                if seen is not None and not any([one.startswith(name) or name.startswith(one) for one in hiding]):
+                    methods |= seen.methods
+                    awaited |= seen.awaited
+        return Usage(frozenset(methods), frozenset(awaited))
+
+    def _hides(self, reference: FunctionRef, name: str) -> bool:
+        """Whether the function calls something else by that name."""
+        if any([parameter.name == name for parameter in reference.function.parameters]):
+            return True
+        parts = self._statics.table.bodies.parts(reference.function.body)
+        return any([name in bound_names(statement, nodes) for statement, nodes in parts])
