@@ -6,6 +6,7 @@ from session_lint import ir
 from session_lint.flow import operations as ops
 from session_lint.flow import result
 from session_lint.flow.decorated_calls import DecoratedCalls
+from session_lint.flow.objects import fetched
 from session_lint.flow.outcome import Outcome
 from session_lint.flow.state import (
     Pairs,
@@ -24,6 +25,7 @@ from session_lint.flow.values import (
     Factory,
     Function,
     Generator,
+    Loaded,
     Manager,
     Method,
     ModelQuery,
@@ -62,6 +64,7 @@ class Calls(DecoratedCalls):
         pairs: Pairs = []
         for after, callee in self._callee(node.function, state, outcome, purpose):
             for ready, arguments in self._arguments(node, after, outcome, calm):
+                self.note_call(node, ready)
                 pairs += self._apply(callee, node, arguments, ready, outcome, purpose, calm)
         return distinct(pairs)
 
@@ -85,6 +88,8 @@ class Calls(DecoratedCalls):
                 state, owner = self.materialise(owner, state, node.path[:-1], place, origin)
             if node.path in state.variables:
                 return [(state, state.variables[node.path])]
+            if isinstance(owner, Loaded):
+                return [(state, Method(owner, node.path[-1]))]
             return [(state, self.attribute(owner, node.path[-1], node.path))]
         if isinstance(node, ir.Attribute):
             pairs: Pairs = []
@@ -96,7 +101,8 @@ class Calls(DecoratedCalls):
                     after, base = self.materialise(base, after, (), call_place(node), result.AMBIENT)
                 if isinstance(base, Session) and isinstance(node.base, ir.Call) and after.sessions[base.identity].owned:
                     self.note_temporary(node, base, after, purpose)
-                pairs.append((after, self.attribute(base, node.name, ())))
+                method = Method(base, node.name) if isinstance(base, Loaded) else self.attribute(base, node.name, ())
+                pairs.append((after, method))
             return pairs
         return self.evaluate(node, state, outcome, "called")
 
@@ -125,6 +131,10 @@ class Calls(DecoratedCalls):
         purpose: str,
         calm: bool,
     ) -> Pairs:
+        if isinstance(callee, Method) and isinstance(callee.owner, Loaded):
+            pairs = self._apply(None, node, arguments, state, outcome, purpose, calm)
+            given = fetched(callee.owner, callee.name)
+            return [(after, given if value is None else value) for after, value in pairs]
         if callee is None:
             method = self.only_method(node, arguments, state)
             if method is not None:

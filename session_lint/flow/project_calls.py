@@ -31,6 +31,7 @@ from session_lint.flow.values import (
     Function,
     Generator,
     Instance,
+    Loaded,
     Manager,
     Opened,
     Path,
@@ -110,6 +111,13 @@ class ProjectCalls(ForeignCalls):
         if contract.returned is not None:
             root = contract.returned.identity
             state, given = self._root(root, contract, dict(bindings), callee.receiver, state, node.place)
+        loaded: Loaded | None = None
+        if contract.loaded is not None:
+            root = contract.loaded.identity
+            state, owner = self._root(root, contract, dict(bindings), callee.receiver, state, node.place)
+            if owner is not None and owner in state.sessions:
+                commits = state.sessions[owner].commits
+                loaded = contract.loaded._replace(identity=owner, since=-1 if contract.loaded.since < 0 else commits)
         unknown = self._unknown_to(contract, reference, bindings)
         for value in unknown:
             if isinstance(value, Session):
@@ -123,6 +131,10 @@ class ProjectCalls(ForeignCalls):
         value = self._result(callee, bindings)
         if contract.returned is not None and given is not None and given in state.sessions:
             value = contract.returned._replace(identity=given)
+        if loaded is not None and value is None:
+            value = loaded
+        elif loaded is not None and isinstance(value, Instance):
+            value = value._replace(loaded=loaded)
         if function.is_async and purpose == "assigned" and touched and not isinstance(value, _GIVEN):
             return [(after, Coroutine(value, label, node.place, touched[0])) for after, _ in returned]
         pairs = self._giving(value, [after for after, answer in returned if answer is None], node)
