@@ -144,6 +144,13 @@ def is_abstract(function: ir.Function) -> bool:
     return isinstance(raised, ir.Name) and raised.path[-1] == "NotImplementedError"
 
 
+def me_of(function: ir.Function) -> str:
+    """What a method calls its object, or a class method its class; "" of all other functions."""
+    if not function.owner or not function.parameters or has_decorator(function, "staticmethod"):
+        return ""
+    return function.parameters[0].name
+
+
 def is_empty(function: ir.Function) -> bool:
     """Whether the body is nothing but `...`, `pass` or a docstring, as in a protocol."""
     return all(

@@ -1,7 +1,8 @@
 """Runs the blocks of the rule book that define `scenario(...)` on a real PostgreSQL.
 
 A block imports what an application has (`app.engine`, `app.models`, `app.db`); here these modules are made, with an
-engine of the kind that the block wants. A parameter `client` is an httpx client of the block's FastAPI application.
+engine of the kind that the block wants. A parameter `client` is an httpx client of the block's FastAPI application;
+a parameter `session` is a session whose owner, whom the block does not show, commits and closes after success only.
 Sleeping is left out: a retry's pauses prove nothing.
 """
 
@@ -22,6 +23,9 @@ from typing import Any
 
 import httpx
 from book import Case
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import Session
+from sqlmodel import Session as ModelSession
 
 from session_lint.runtime.evidence import PROVES, Evidence
 from session_lint.runtime.exploring import CAME_BACK, Explorer, Program, Run
@@ -87,7 +91,8 @@ class Ground:
             "INSERT INTO products (name) VALUES ('tea'); INSERT INTO jobs (name, state) VALUES ('a job', 'new');"
             "INSERT INTO threads (id, user_id, title) VALUES ('1', 1, 'first');"
             "INSERT INTO accounts (balance) VALUES (10); INSERT INTO invoices (state) VALUES ('open'), ('open');"
-            "INSERT INTO orders (state) VALUES ('new'); INSERT INTO catalogs (name) VALUES ('birds')"
+            "INSERT INTO orders (state) VALUES ('new'); INSERT INTO catalogs (name) VALUES ('birds');"
+            "INSERT INTO reports (state) VALUES ('new'); INSERT INTO messages (text, state) VALUES ('hello', 'new')"
         )
 
     def seed(self) -> None:
@@ -114,7 +119,10 @@ class Scenario:
     ground: Ground
 
     def write(self) -> None:
-        asynchronous = any("ext.asyncio" in source.text for source in self.case.sources)
+        texts = [source.text for source in self.case.sources]
+        # Where a block has both, it calls one of them `async_engine`.
+        both = any("import async_engine, engine" in text for text in texts)
+        asynchronous = any("ext.asyncio" in text for text in texts) and not both
         urls = {name: self.ground.database.url(driver) for name, driver in (("sync", "psycopg"), ("async", "asyncpg"))}
         files = {
             "app/__init__.py": "",
@@ -144,10 +152,13 @@ class Scenario:
                     setattr(module, name, quick)
         self.ground.seed()
         (scenario,) = [m.scenario for m in modules if hasattr(m, "scenario")]
-        if "client" not in inspect.signature(scenario).parameters:
-            program: Program = scenario
-            return program
-        return _with_client(scenario, modules)
+        wanted = inspect.signature(scenario).parameters.keys()
+        if "client" in wanted:
+            return _with_client(scenario, modules)
+        if "session" in wanted:
+            return _with_session(scenario, sqlmodel=any("sqlmodel" in source.text for source in self.case.sources))
+        program: Program = scenario
+        return program
 
 
 def _with_client(scenario: Callable[..., Any], modules: list[types.ModuleType]) -> Program:
@@ -164,6 +175,27 @@ def _with_client(scenario: Callable[..., Any], modules: list[types.ModuleType]) 
         transport = httpx.ASGITransport(application)
         async with httpx.AsyncClient(transport=transport, base_url="http://scenario") as client:
             await scenario(client)
+
+    return run
+
+
+def _with_session(scenario: Callable[..., Any], *, sqlmodel: bool) -> Program:
+    engines = importlib.import_module("app.engine")
+    if inspect.iscoroutinefunction(scenario):
+
+        async def run_async() -> None:
+            session = AsyncSession(engines.async_engine, expire_on_commit=False)
+            await scenario(session)
+            await session.commit()
+            await session.close()
+
+        return run_async
+
+    def run() -> None:
+        session = (ModelSession if sqlmodel else Session)(engines.sync_engine)
+        scenario(session)
+        session.commit()
+        session.close()
 
     return run
 

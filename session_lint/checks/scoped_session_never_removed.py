@@ -83,9 +83,9 @@ def _not_removed_by_threads(context: Context) -> Iterator[Finding]:
             f"{flow.name} runs in a thread of its own and {_does_not(flow, info.identity)} `{name}.remove()`: the "
             "session stays with the thread, and so does what it leaves open; call it in `finally`"
         )
-        place = entry.place if entry.module is context.module else flow.reference.function.place
         registry = Registry(info.identity[1:], info.type.is_async, "")
-        yield context.finding(flow, place, message, Confidence.LIKELY, [_use(flow, registry)])
+        start = step_at(entry.module, entry.place, f"{flow.name} starts as a {entry.kind} here")
+        yield context.finding(flow, info.place, message, Confidence.LIKELY, [start, _use(flow, registry)])
 
 
 def _does_not(flow: FunctionFlow, identity: Path) -> str:

@@ -30,6 +30,12 @@ def check(context: Context) -> Iterator[Finding]:
             )
             trail = [*history(event.session, "ended"), Mark(event.place, f"{event.text} comes after it")]
             confidence = certainty(info)
+        elif event.detail:
+            message = (
+                f"{event.text} commits the outer transaction too, not only the savepoint {event.detail} that the "
+                f"handler rolls back; call {event.detail}.commit(), and commit after the outer work"
+            )
+            trail, confidence = history(event.session, "used"), certainty(info, Confidence.LIKELY)
         else:
             message = (
                 f"{event.text} inside begin_nested() commits the outer transaction too, so the savepoint protects "

@@ -19,6 +19,7 @@ from session_lint.flow.values import (
     Borrowed,
     ClassValue,
     Closure,
+    ConnectionOf,
     Coroutine,
     Decorated,
     Engine,
@@ -64,7 +65,8 @@ class Calls(DecoratedCalls):
         pairs: Pairs = []
         for after, callee in self._callee(node.function, state, outcome, purpose):
             for ready, arguments in self._arguments(node, after, outcome, calm):
-                self.note_call(node, ready)
+                if self.has_failed:
+                    self.note_call(node, ready)
                 pairs += self._apply(callee, node, arguments, ready, outcome, purpose, calm)
         return distinct(pairs)
 
@@ -185,6 +187,10 @@ class Calls(DecoratedCalls):
             return self.session_method(owner, name, node, arguments, state, outcome, purpose)
         if isinstance(owner, Transaction):
             return self.transaction_method(owner, name, node, state, outcome)
+        if isinstance(owner, ConnectionOf):
+            if ops.SESSION_METHODS.get(name) != ops.EXECUTE:
+                return [(state, None)]
+            return self.session_method(Session(owner.identity), name, node, arguments, state, outcome, purpose)
         if isinstance(owner, Query):
             return self.query_method(owner, name, node, state, outcome)
         if isinstance(owner, Engine):

@@ -9,6 +9,7 @@ from session_lint import ir
 from session_lint.flow.result import FunctionFlow, SessionInfo
 from session_lint.flow.state import BROKEN, CLOSED, ENTRY, FAILED, Cause, Mark, SessionState, Witness
 from session_lint.flow.values import Const, Loaded, Path, Query, Session, Value, loaded_in
+from session_lint.ir_queries import me_of
 from session_lint.project.modules import FunctionRef
 
 _WAYS = 24
@@ -71,7 +72,7 @@ def contract_of(flow: FunctionFlow) -> Contract:
         way = Way(kind, tuple(sorted(sessions, key=lambda pair: pair[0])), answer)
         key = (kind, tuple([(identity, session.key) for identity, session in way.sessions]), answer)
         ways.setdefault(key, way)
-    me = function.parameters[0].name if function.owner and function.parameters else ""
+    me = me_of(function)
     roots = tuple(sorted(touched))
     returned, loaded = _returned(flow, foreign), _loaded(flow, foreign)
     named = [*roots, *[value.identity for value in (returned, loaded) if value is not None]]

@@ -94,14 +94,23 @@ class Evaluation(Conditions):
             return self._comprehension(node, state, outcome)
         if isinstance(node, ir.Collection):
             return self._sequence(node.items, state, outcome, keep=node.kind in ("tuple", "list"))
-        return [(after, None) for after, _ in self._sequence((node.base, *node.items), state, outcome)]
+        return self._subscript(node, state, outcome)
+
+    def _subscript(self, node: ir.Subscript, state: State, outcome: Outcome) -> Pairs:
+        pairs: Pairs = []
+        for after, base in self.evaluate(node.base, state, outcome, "item"):
+            if isinstance(base, Query):  # `query[:10]` sends it
+                text = f"{words(node.base)}[...]"
+                after = self.operate(after, base.identity, ops.READ, place_of(self.statement), text, outcome)
+            pairs += self._sequence(node.items, after, outcome)
+        return [(after, None) for after, _ in pairs]
 
     def _name(self, node: ir.Name, state: State) -> tuple[State, Value]:
         if len(node.path) > 1:
             held = state.variables.get(node.path[:1])
             if isinstance(held, Coroutine) and node.path[1] not in ops.OF_COROUTINES:
                 self.not_awaited(held, state)
-            elif loaded_in(held) is not None:
+            elif self.has_failed and loaded_in(held) is not None:
                 self.note_read(node.path, state)
         value = self.lookup(node.path, state)
         if value is not None and isinstance(value, (Borrowed, Opened, ModelQuery)):

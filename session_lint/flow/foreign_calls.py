@@ -28,6 +28,7 @@ from session_lint.flow.values import (
     Manager,
     Opened,
     Path,
+    Query,
     Registry,
     Session,
     Value,
@@ -36,6 +37,7 @@ from session_lint.flow.values import (
 )
 from session_lint.ir_queries import (
     call_text,
+    me_of,
     names_in,
     path_of,
 )
@@ -70,6 +72,7 @@ def _builds(name: str) -> bool:
     return package in ("sqlalchemy", "sqlmodel") and is_function and path[-1] not in _ASKING
 
 
+_ITERATING = frozenset("list tuple set frozenset sorted dict sum max min any all enumerate zip map filter".split())
 _CONSUMING = ("list", "len", "sorted", "set", "tuple", "dict", "sum", "max", "min", "enumerate", "iter", "next", "bool")
 
 
@@ -100,9 +103,8 @@ class ForeignCalls(SessionCalls):
             return [(state, Manager("stack", None, place=node.place))]
         if name in ("next", "anext") and isinstance(first, (Generator, Manager)) and first.reference is not None:
             return [self.next_of(first, node, state)]
-        if name == "super" and self.function.owner and self.function.parameters:
-            me = self.lookup((self.function.parameters[0].name,), state)
-            return [(state, self.project.statics.parent(me))]
+        if name == "super":
+            return [(state, self.project.statics.parent(self.lookup((me_of(self.function),), state)))]
         if name in _NEVER_RETURN:
             outcome.raises.add(state, Error(_NEVER_RETURN[name], node.place, call_text(node)))
             return []
@@ -110,6 +112,8 @@ class ForeignCalls(SessionCalls):
             state = self._finish_inner(path_of(node.function), last, node, state, outcome)
         if name in _CONSUMING and isinstance(first, Coroutine):
             self.not_awaited(first, state)
+        if name in _ITERATING and isinstance(first, Query):
+            return [(self.operate(state, first.identity, ops.READ, node.place, call_text(node), outcome), None)]
         value = None
         if isinstance(callee, ExternalValue):
             value = self.project.statics.call(self.module, callee, node)

@@ -152,7 +152,8 @@ class Interpreter(Exceptions):
         outcome = Outcome()
         for state in states:
             for after, value in self.evaluate(node.value, state, outcome, "returned"):
-                self.note_return(node, after)
+                if self.has_failed:
+                    self.note_return(node, after)
                 outcome.returns.add(self.hand_over(value, after), value, node.place)
         return outcome
 
@@ -343,7 +344,8 @@ class Interpreter(Exceptions):
                 if target.path[0] in self.outer_names:
                     return self.hand_over(value, state)
                 return self.rebind(target.path, value, state, node)
-            state = self.refill(target.path[:1], state)
+            if self.has_failed:
+                state = self.refill(target.path[:1], state)
             old = state.sessions.get(target.path)
             if old is not None and old.transaction in BROKEN:
                 # What is used under this name from now on is another session.

@@ -46,6 +46,7 @@ from session_lint.ir_queries import (
     call_text,
     has_decorator,
     is_abstract,
+    me_of,
     path_of,
 )
 from session_lint.project.modules import ClassRef, FunctionRef
@@ -248,8 +249,8 @@ class ProjectCalls(ForeignCalls):
         """The sessions that a callee is given, or finds in its object: its path of each, and ours."""
         handed: dict[Path, Path] = {(name,): value.identity for name, value in bindings if isinstance(value, Session)}
         receiver = callee.receiver
-        if isinstance(receiver, Instance) and callee.reference.function.parameters:
-            me = callee.reference.function.parameters[0].name
+        me = me_of(callee.reference.function)
+        if isinstance(receiver, Instance) and me:
             handed.update({(me, field): held.identity for field, held in receiver.fields if isinstance(held, Session)})
             for identity in state.sessions if receiver.path else ():
                 if identity[: len(receiver.path)] == receiver.path:
@@ -337,6 +338,7 @@ class ProjectCalls(ForeignCalls):
                         )
                     elif effect.dirty:
                         self.event(result.WROTE, place, identity, label, after.sessions[identity], "callee")
+                    self.has_failed |= composed.witness.swallowed is not None
             if way.error is None:
                 states[after.key, way.answer] = (after, way.answer)
             else:
@@ -386,6 +388,7 @@ class ProjectCalls(ForeignCalls):
         nested = type(self)(self.project, FunctionRef(self.module, function), self.depth + 1)
         nested.flow.sessions = self.flow.sessions
         nested.frames = self.frames
+        nested.has_failed = self.has_failed
         kept = {path: value for path, value in state.variables.items() if path[0] not in nested.local_names}
         inner = State(kept, state.sessions, state.thrown)
         for name, value in bindings.items():
@@ -395,6 +398,7 @@ class ProjectCalls(ForeignCalls):
         self.flow.events.extend([event for event in nested.flow.events if event not in self.flow.events])
         self.flow.calls.extend([handing for handing in nested.flow.calls if handing not in self.flow.calls])
         self.flow.direct |= nested.flow.direct
+        self.has_failed |= nested.has_failed
         self.flow.first_uses |= nested.flow.first_uses
         self.flow.begins = {**nested.flow.begins, **self.flow.begins}
 

@@ -25,12 +25,14 @@ from session_lint.flow.values import (
     SCALARS,
     Arguments,
     Borrowed,
+    ConnectionOf,
     Coroutine,
     Engine,
     Generator,
     Loaded,
     Manager,
     Opened,
+    Path,
     Query,
     Registry,
     Session,
@@ -106,6 +108,9 @@ class SessionCalls(Variables):
         if name in ops.MAY_FIND_NOTHING:
             outcome.raises.add(state, Error("sqlalchemy.exc.NoResultFound", node.place, text))
         gives = self._loaded(owner, name, node, state)
+        if kind == ops.COMMIT and (savepoint := self._savepoint_around(identity, state)):
+            session = state.sessions[identity]
+            self.event(result.COMMIT_IN_SAVEPOINT, node.place, identity, text, session, savepoint)
         after = self.operate(state, identity, kind, node.place, text, outcome)
         if name == "add" and node.arguments:
             after = self.adopt(node.arguments[0].value, identity, after)
@@ -118,7 +123,7 @@ class SessionCalls(Variables):
         if kind in (ops.BEGIN, ops.SAVEPOINT):
             return [(after, Transaction(identity, kind == ops.SAVEPOINT))]
         if name == "connection":
-            return [(after, None)]
+            return [(after, ConnectionOf(identity))]
         if info.type.is_async and name in ops.COROUTINES and purpose == "assigned":
             return [(after, Coroutine(gives, text, node.place, identity))]
         return [(after, gives)]
@@ -134,6 +139,18 @@ class SessionCalls(Variables):
         if kind is None or not self._statements.selects_objects(node.arguments[0].value):
             return None
         return Loaded(owner.identity, kind, since)
+
+    def _savepoint_around(self, identity: Path, state: State) -> str:
+        """The variable that holds a savepoint which a handler around the statement rolls back, if there is one."""
+        held = [path for path, value in state.variables.items() if value == Transaction(identity, True)]
+        for frame in self.frames:
+            if held and frame.kind == "try" and isinstance(frame.node, ir.Try):
+                bodies = [handler.body for handler in frame.node.handlers]
+                called = [path_of(call.function) for body in bodies for call in self.project.table.bodies.calls(body)]
+                for path in held:
+                    if (*path, "rollback") in called:
+                        return ".".join(path)
+        return ""
 
     def transaction_method(self, owner: Transaction, name: str, node: ir.Call, state: State, outcome: Outcome) -> Pairs:
         session = state.sessions.get(owner.identity)

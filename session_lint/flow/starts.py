@@ -41,6 +41,9 @@ class Starts(Calls):
     """Watches the calls that start something which goes on when the function has gone on, too."""
 
     def call(self, node: ir.Call, state: State, outcome: Outcome, purpose: str, calm: bool) -> Pairs:
+        inner = tasks.in_a_thread(node) if purpose == "awaited" else None
+        if inner is not None:
+            return self.call(inner, state, outcome, "called", calm)
         pairs = super().call(node, state, outcome, purpose, calm)
         start = tasks.started_by(node)
         if start is not None and self._is_start(start, node, state) and not self._is_waited_for(start, node, purpose):

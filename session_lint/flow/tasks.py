@@ -29,6 +29,7 @@ _BACKGROUND_NAME = re.compile(r"background|(^|_)(bg|tasks?)(_|$)", re.IGNORECASE
 _EXECUTOR_NAME = re.compile(r"executor|pool$", re.IGNORECASE)
 _OF_TASKS = ("name", "context", "label", "loop", "eager_start")
 _WAITING = frozenset("join result gather wait wait_for as_completed shutdown shield run_until_complete".split())
+_OF_THREADS = ("limiter", "cancellable", "abandon_on_cancel", "executor")
 _COLLECTING = frozenset("append add insert extend put put_nowait update".split())
 _TASK_MAKERS = ("ensure_future", "run_coroutine_threadsafe")
 _STARTERS = frozenset(
@@ -68,6 +69,24 @@ def started_by(node: ir.Call) -> Start | None:
     if last == "run_in_executor" and len(positional) > 1:
         return Start(JOB, positional[1])
     return None
+
+
+def in_a_thread(node: ir.Call) -> ir.Call | None:
+    """`run_in_threadpool(f, x)` as the call `f(x)`: who awaits it waits for the function, which runs in a thread."""
+    path = path_of(node.function)
+    arguments = [argument for argument in node.arguments if argument.name not in _OF_THREADS]
+    if isinstance(node.function, ir.Call):
+        # `sync_to_async(f)(x)`
+        if path_of(node.function.function)[-1:] != ("sync_to_async",) or not node.function.arguments:
+            return None
+        return ir.Call(node.function.arguments[0].value, node.arguments, node.place)
+    if path[-1:] == ("run_in_executor",):
+        arguments = arguments[1:]
+    elif path[-1:] not in (("run_in_threadpool",), ("to_thread",)) and path[-2:] != ("to_thread", "run_sync"):
+        return None
+    if not arguments or arguments[0].name is not None or not _may_be_function(arguments[0].value):
+        return None
+    return ir.Call(arguments[0].value, tuple(arguments[1:]), node.place)
 
 
 def is_executor(path: Path) -> bool:

@@ -195,6 +195,12 @@ class Loaded(NamedTuple):
     sure: bool = False
 
 
+class ConnectionOf(NamedTuple):
+    """`session.connection()`: what is executed on it is the session's work."""
+
+    identity: Path
+
+
 class ModelQuery(NamedTuple):
     """`Model.query` of Flask-SQLAlchemy: a query of the extension's session."""
 
@@ -266,6 +272,7 @@ Value = Union[  # noqa: UP007 - its classes refer to it, which `|` can not do on
     Transaction,
     Query,
     Loaded,
+    ConnectionOf,
     Method,
     Coroutine,
     Dependency,

@@ -19,6 +19,7 @@ from session_lint.flow.state import (
 from session_lint.flow.values import (
     Borrowed,
     Closure,
+    ConnectionOf,
     Const,
     Coroutine,
     Decorated,
@@ -42,6 +43,7 @@ from session_lint.flow.values import (
 )
 from session_lint.ir_queries import (
     bound_names,
+    me_of,
     path_of,
     place_of,
 )
@@ -126,7 +128,7 @@ class Variables(Objects):
     def attribute(self, value: Value, name: str, path: Path) -> Value:
         if value is None:
             return None
-        if isinstance(value, (Session, Transaction, Query, Registry, Factory, Engine, Generator)):
+        if isinstance(value, (Session, Transaction, Query, ConnectionOf, Registry, Factory, Engine, Generator)):
             if isinstance(value, Session) and name == "sync_session":
                 return value
             return Method(value, name)
@@ -283,7 +285,7 @@ class Variables(Objects):
         base = target.base if isinstance(target, ir.Subscript) else target
         path = path_of(base)
         given = [item.name for item in self.function.parameters if item.kind not in ("*", "**")]
-        known = given[1:] if self.function.owner else given
+        known = [name for name in given if name != me_of(self.function)]
         return bool(path) and bool(key_of(target)) and path[0] in (*known, "g") and _LASTING.isdisjoint(path)
 
     def define(self, definition: ir.Function | ir.Class, state: State) -> State:

@@ -17,7 +17,7 @@ from session_lint.project.decorators import Decorators
 from session_lint.project.dependencies import Dependencies
 from session_lint.project.entry_points import EntryPoints
 from session_lint.project.kept import KeptSessions
-from session_lint.project.modules import ClassRef, External, FunctionRef, Module, SymbolTable
+from session_lint.project.modules import LIBRARIES, ClassRef, External, FunctionRef, Module, SymbolTable
 from session_lint.project.ownership import Ownership
 from session_lint.project.parking import Parking
 from session_lint.project.profiles import Profiles
@@ -226,6 +226,8 @@ class Project:
                     for symbol in self.table.ancestors(ClassRef(module, definition))
                 ]
                 return (*found, *[base.path[-1] for base in definition.bases if isinstance(base, ir.Name)])
+        if name.partition(".")[0] in LIBRARIES:
+            return None
         if self._packages is None:
             self._packages = {part for module in self.table.modules for part in module.name.split(".")[:-1]}
         return () if "." in name and name.partition(".")[0] in self._packages else None

@@ -59,7 +59,7 @@ class Module:
         for target in statement.targets:
             if isinstance(target, ir.Collection) and statement.value is not None:
                 for index, part in enumerate(target.items):
-                    value = ir.Subscript(statement.value, (ir.Constant(index),))
+                    value = _part(statement.value, index)
                     self._assign(statement._replace(targets=(part,), value=value), names)
             if not isinstance(target, ir.Name) or len(target.path) != 1:
                 continue
@@ -113,6 +113,13 @@ class Module:
         return any([name == package or name.startswith(f"{package}.") for name in names for package in packages])
 
 
+def _part(value: ir.Expr, index: int) -> ir.Expr:
+    """What the name at that position gets in `session, engine = ...`."""
+    if isinstance(value, ir.Collection) and index < len(value.items):
+        return value.items[index]
+    return ir.Subscript(value, (ir.Constant(index),))
+
+
 class FunctionRef(NamedTuple):
     """A function of the project; the same definition is the same reference."""
 
@@ -158,7 +165,9 @@ class External(NamedTuple):
 Symbol = Union[FunctionRef, ClassRef, VariableRef, ModuleRef, External]  # noqa: UP007 - an alias like the other unions
 
 
-_ALWAYS_EXTERNAL = frozenset(("sqlalchemy", "sqlmodel", "flask_sqlalchemy", "fastapi", "starlette", "flask"))
+LIBRARIES = frozenset(
+    "sqlalchemy sqlmodel flask_sqlalchemy fastapi starlette flask asyncpg psycopg psycopg2 sqlite3 pymysql".split()
+)
 """Packages that a folder of the same name (`contrib/sqlalchemy/orm.py`), or a copy in the tree, does not stand for."""
 
 
@@ -248,7 +257,7 @@ class SymbolTable:
     def resolve_dotted(self, dotted: str, near: Module, depth: int = 0) -> Symbol:
         """What an absolute dotted name means; External if the project does not define it."""
         parts = dotted.split(".")
-        if parts[0] in _ALWAYS_EXTERNAL:
+        if parts[0] in LIBRARIES:
             return External(dotted)
         for length in range(len(parts), 0, -1):
             module = self.find_module(".".join(parts[:length]), near)

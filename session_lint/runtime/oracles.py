@@ -18,7 +18,7 @@ from session_lint.runtime.evidence import Evidence, Oracle, places
 from session_lint.runtime.observer import IDLE_IN_TRANSACTION, Observers
 from session_lint.runtime.places import Frames, Place, about_to_call, is_users, raised
 from session_lint.runtime.probe import CLOSING
-from session_lint.runtime.recording import ConnectionUse, Kind, Operation, Recording, SessionRecord
+from session_lint.runtime.recording import Answer, ConnectionUse, Kind, Operation, Recording, SessionRecord
 
 SLOW = 0.05
 """Seconds from which an await counts as slow while it holds a connection."""
@@ -69,7 +69,7 @@ def _opened(use: ConnectionUse) -> Frames:
 
 def _moments(use: ConnectionUse) -> list[Frames]:
     """The places that speak for a connection: its checkout, its operations, its session's."""
-    return [use.opened, *(operation.frames for operation in use.operations)]
+    return [use.opened, *(operation.frames for operation in (use.session or use).operations)]
 
 
 def leaked_connections(case: Case) -> Iterator[Evidence]:
@@ -186,12 +186,14 @@ def partial_commits(case: Case) -> Iterator[Evidence]:
         commits = [o for o in record.operations if o.kind is Kind.COMMIT and o.error is None and not o.aborted]
         if failed is None or not done or failed.number < commits[0].number:
             continue
+        if any([a.status < 400 and commits[-1].number < a.sent <= failed.number for a in case.recording.answers]):
+            continue  # what the client was told of is all there; this is something that is done afterwards
         if case.baseline is not None:
             wanted = case.baseline.sessions[index] if index < len(case.baseline.sessions) else None
             missing = wanted is not None and len(_committed(wanted)) > len(done)
         else:
             missing = failed.writes or failed.kind is Kind.COMMIT
-        if case.baseline is None and case.error is None and _asked_for_rollback(record, failed):
+        if case.error is None and _asked_for_rollback(record, failed):
             continue  # it is known what is lost, and the rest is meant to go on
         if not missing or (record.operations[-1].kind is Kind.COMMIT and record.operations[-1].error is None):
             continue
@@ -205,9 +207,12 @@ def partial_commits(case: Case) -> Iterator[Evidence]:
 
 
 def _asked_for_rollback(record: SessionRecord, failed: Operation) -> bool:
-    """Whether somebody called rollback() because of this failure."""
-    later = [o for o in record.operations if o.number > failed.number]
-    return any([o.kind is Kind.ROLLBACK and o.frames.through not in CLOSING for o in later])
+    """Whether somebody called rollback() because of this failure, as far as that sends anything."""
+    if failed.kind is Kind.COMMIT:
+        return True
+    later = [o for o in record.operations if o.number >= failed.number]
+    asked = (Kind.ROLLBACK, Kind.INVALIDATE)
+    return any([o.kind in asked and o.frames.through not in CLOSING for o in later])
 
 
 def _committed(record: SessionRecord) -> list[Operation]:
@@ -260,20 +265,41 @@ def _refused(case: Case, writes: list[Operation]) -> int:
 
 
 def false_successes(case: Case) -> Iterator[Evidence]:
-    """The client was told that all is well, and then the COMMIT of what the request had written failed."""
+    """The client was told that all is well, and then a failure took what the request had written with it."""
     for answer in case.recording.answers:
         if answer.status >= 400:
             continue
-        for commit in case.recording.operations[answer.sent :]:
-            if commit.kind is not Kind.COMMIT or commit.error is None or commit.use is None:
-                continue
-            writes = [o for o in commit.use.operations if o.writes and answer.began <= o.number < answer.sent]
-            if writes:
-                yield _evidence(
-                    case, Oracle.FALSE_SUCCESS, f"the client got {answer.status}, and then the COMMIT failed",
-                    _opened(commit.use), [commit.frames, *(o.frames for o in writes)],
-                    sqlstate=sqlstate(commit.error), rows=_rows(case, writes),
-                )  # fmt: skip
+        for use in case.recording.uses:
+            writes = _uncommitted(use, answer)
+            failed = _failed_before_commit(use, answer) if writes else None
+            if failed is not None:
+                message = f"the client got {answer.status}, and then the {failed.kind.value} failed"
+                yield _evidence(case, Oracle.FALSE_SUCCESS, message, _opened(use),
+                                [failed.frames, *(o.frames for o in writes)],
+                                sqlstate=sqlstate(failed.error), rows=_rows(case, writes))  # fmt: skip
+
+
+def _uncommitted(use: ConnectionUse, answer: Answer) -> list[Operation]:
+    """What the request has written, and what was still open when the answer was sent."""
+    writes: list[Operation] = []
+    for operation in use.operations:
+        if operation.number >= answer.sent:
+            break
+        if operation.kind in (Kind.COMMIT, Kind.ROLLBACK):
+            writes = []
+        elif operation.writes and operation.error is None and operation.number >= answer.began:
+            writes.append(operation)
+    return writes
+
+
+def _failed_before_commit(use: ConnectionUse, answer: Answer) -> Operation | None:
+    """What failed after the answer, unless the transaction of the request was committed first."""
+    for operation in use.operations:
+        if operation.number >= answer.sent and operation.error is not None:
+            return operation
+        if operation.number >= answer.sent and operation.kind is Kind.COMMIT:
+            return None
+    return None
 
 
 def given_up(case: Case) -> Iterator[Evidence]:
@@ -372,15 +398,19 @@ def exceptions(case: Case) -> Iterator[Evidence]:
             yield _evidence(case, Oracle.BEGUN_TWICE, text.splitlines()[0][:120], opened, frames)
         elif isinstance(error, exc.TimeoutError):
             yield _evidence(case, Oracle.POOL_EXHAUSTED, text.splitlines()[0][:120], opened, frames)
-        elif type(error).__name__ == "IllegalStateChangeError":  # of SQLAlchemy 2.0 and later
+        elif type(error).__name__ == "IllegalStateChangeError" or "concurrent operations are not permitted" in text:
+            # The first is of SQLAlchemy 2.0 and later.
             yield _evidence(case, Oracle.CONCURRENT_USE, text.splitlines()[0][:120], opened, frames)
         elif isinstance(error, RuntimeError) and "generator didn't stop" in text:
             yield _evidence(case, Oracle.BROKEN_GENERATOR, f"RuntimeError: {text}", opened, frames)
         elif isinstance(error, TypeError) and "GeneratorContextManager" in text and not case.recording.uses:
             frames.append(about_to_call(error))
             yield _evidence(case, Oracle.BROKEN_DEPENDENCY, f"TypeError: {text}", opened, frames, checkouts=0)
+        elif isinstance(error, AttributeError) and text.startswith(_NO_SESSION) and not case.recording.uses:
+            yield _evidence(case, Oracle.BROKEN_DEPENDENCY, f"AttributeError: {text}", opened, frames, checkouts=0)
 
 
+_NO_SESSION = ("'generator' object has no attribute", "'async_generator' object has no attribute")
 _BEGUN = ("transaction is already begun on this Session", "already initialized a SQLAlchemy Transaction")
 
 

@@ -44,8 +44,11 @@ _SHORT = 200
 _STATEMENT, _CHECKIN = Kind.STATEMENT, Kind.CHECKIN
 
 _GLANCE = 0.015
-"""Seconds after which one looks what a task with a connection waits for, unless every await is to be known: less
+"""Seconds after which one looks what the tasks with a connection wait for, unless every await is to be known: less
 than a third of what counts as slow."""
+
+_EVERY_SELECT = {"checkout", "checkin", "after_begin", "do_execute", "after_transaction_end"}
+"""The hooks that catch their exceptions themselves: a function around each would be the dearest of its lines."""
 
 CLOSING = frozenset({"close", "aclose", "__exit__", "__aexit__", "remove", "dispose"})
 """The functions of SQLAlchemy that roll back without anybody's asking for it."""
@@ -95,7 +98,8 @@ class Probe:
         self._by_proxy: dict[int, ConnectionUse] = {}
         self._look_later = self._guarded(self._waits)
         self._glance_later = self._guarded(self._glance)
-        self._idle: dict[Any, list[tuple[ConnectionUse, Who, int, float]]] = {}
+        self._looking: set[Any] = set()
+        """The event loops in which a look at the connections in use is due."""
 
     # ------------------------------------------------------------------------------------------- beginning and end
 
@@ -114,7 +118,8 @@ class Probe:
         had_events = Engine._has_events
         for target, names in hooks.items():
             for name in names.split():
-                event.listen(target, name, self._guarded(getattr(self, f"_{name}")))
+                hook = getattr(self, f"_{name}")
+                event.listen(target, name, hook if name in _EVERY_SELECT else self._guarded(hook))
         if not self._thorough and hasattr(DialectEvents, "handle_error"):
             # A Connection that has events costs nearly as much as all hooks together. What only reads has none, until
             # `_tell_end` asks for them. SQLAlchemy 1.4 has to be asked at once: it tells failures in no other way.
@@ -144,7 +149,9 @@ class Probe:
     def begin(self) -> Recording:
         """Start a new recording. What is still checked out stays known and will not be blamed on the new one."""
         self.recording = Recording()
-        self._idle.clear()
+        self._looking.clear()
+        for use in self._uses.copy().values():
+            use.idle = None
         _current.clear()
         answers.watch(lambda: self.recording)
         return self.recording
@@ -154,12 +161,11 @@ class Probe:
         self.on_wait = self.on_checkin = _nothing
         self._uses.clear()
         self._by_proxy.clear()
-        self._idle.clear()
+        self._looking.clear()
 
     def _wrap_init(self) -> None:
         plain: Any = Session.__init__
-
-        made = self._guarded(self._made)
+        made = self._made
 
         @functools.wraps(plain)
         def init(session: Session, *arguments: Any, **named: Any) -> None:
@@ -169,27 +175,36 @@ class Probe:
         Session.__init__ = init  # type: ignore[assignment,method-assign,unused-ignore]
 
     def _made(self, session: Session) -> None:
-        record = self._sessions.made(session, here(3, self._depth))
-        record.recording, record.exempt = self.recording, self.exempt
-        self.recording.sessions.append(record)
+        try:
+            record = self._sessions.made(session, here(2, self._depth))
+            record.recording, record.exempt = self.recording, self.exempt
+            self.recording.sessions.append(record)
+        except Exception as error:  # noqa: BLE001 - here and below: the application must not see it
+            self.lose("made events", error)
 
     # ------------------------------------------------------------------------------------------------------- pool
 
     def _checkout(self, dbapi_connection: Any, record: Any, proxy: Any) -> None:
-        recording, who = self.recording, whoever()
-        opened = here(4) if self._thorough else nearest("checkout")
-        use = ConnectionUse(len(recording.uses) + 1, opened, who, proxy, record)
-        use.exempt = self.exempt
-        recording.uses.append(use)
-        self._uses[id(record)] = use
-        self._by_proxy[id(proxy)] = use
-        if self._thorough:
-            recording.add(Kind.CHECKOUT, use.opened, use, who)
+        try:
+            recording, who = self.recording, whoever()
+            opened = here(2) if self._thorough else nearest("checkout")
+            use = ConnectionUse(len(recording.uses) + 1, opened, who, proxy, record)
+            use.exempt = self.exempt
+            recording.uses.append(use)
+            self._uses[id(record)] = use
+            self._by_proxy[id(proxy)] = use
+            if self._thorough:
+                recording.add(Kind.CHECKOUT, opened, use, who)
+        except Exception as error:  # noqa: BLE001
+            self.lose("checkout events", error)
 
     def _checkin(self, dbapi_connection: Any, record: Any) -> None:
-        use = self._ended(record, _CHECKIN)
-        if use is not None:
-            self.on_checkin(use, dbapi_connection)
+        try:
+            use = self._ended(record, _CHECKIN)
+            if use is not None:
+                self.on_checkin(use, dbapi_connection)
+        except Exception as error:  # noqa: BLE001
+            self.lose("checkin events", error)
 
     def _detach(self, dbapi_connection: Any, record: Any) -> None:
         self._ended(record, Kind.DETACH)
@@ -200,8 +215,9 @@ class Probe:
             return None
         self._by_proxy.pop(id(use.proxy), None)
         if self._thorough:
-            self.recording.add(kind, here(5, 1), use, whoever())
-        use.waited()
+            self.recording.add(kind, here(3, 1), use, whoever())
+        if use.waiting is not None:
+            use.waited()
         use.outcome, use.seconds = kind, time.monotonic() - use.since
         use.proxy = use.pool_record = use.latest = None
         return use
@@ -274,7 +290,10 @@ class Probe:
         self._statement(connection, statement)
 
     def _do_execute(self, cursor: Any, statement: str, parameters: Any, context: Any) -> None:
-        self._statement(context.root_connection, statement)
+        try:
+            self._statement(context.root_connection, statement)
+        except Exception as error:  # noqa: BLE001
+            self.lose("do_execute events", error)
 
     def _do_executemany(self, cursor: Any, statement: str, parameters: Any, context: Any) -> None:
         self._statement(context.root_connection, statement)
@@ -292,12 +311,12 @@ class Probe:
         if self.asking and (table := operation.table) and table not in self.recording.rows_before:
             self.recording.rows_before.update(self.observers.of(use.engine).rows([table]))
         before, use.latest = use.latest, operation
-        if before is not None and before.who != who and is_within(connection, *before.who):
+        if before is not None and before.who is not who and before.who != who and is_within(connection, *before.who):
             self.recording.overlaps.append((before, operation))
         if not use.writes and changes_rows(operation.text):
             use.writes = True
             _tell_end(connection)
-        if not self._thorough:
+        if not self._thorough and who.task is not None:
             self._watch_wait(use, who)
 
     def _after_cursor_execute(self, connection: Any, *_: Any) -> None:
@@ -326,18 +345,24 @@ class Probe:
     # -------------------------------------------------------------------------------------------------- sessions
 
     def _after_begin(self, session: Any, transaction: Any, connection: Any) -> None:
-        use = self.use_of(connection)
-        if use is None:
-            return
-        record = self._known(session)
-        record.session = session
-        if use.session is None:
-            use.session = record
-            record.operations.extend(use.operations)
+        try:
+            use = self.use_of(connection)
+            if use is None:
+                return
+            record = self._known(session)
+            record.session = session
+            if use.session is None:
+                use.session = record
+                record.operations.extend(use.operations)
+        except Exception as error:  # noqa: BLE001
+            self.lose("after_begin events", error)
 
     def _after_transaction_end(self, session: Any, transaction: Any) -> None:
-        if transaction.parent is None:
-            self._known(session).session = None
+        try:
+            if transaction.parent is None:
+                self._known(session).session = None
+        except Exception as error:  # noqa: BLE001
+            self.lose("after_transaction_end events", error)
 
     def _do_orm_execute(self, state: Any) -> None:
         session = state.session
@@ -375,24 +400,31 @@ class Probe:
         if self._thorough:
             loop.call_soon(self._look_later, use, who, use.serial, now)
             return
-        self._look_soon(loop, (use, who, use.serial, now))
+        use.idle = who, use.serial, now
+        if loop not in self._looking:
+            self._look_soon(loop)
 
-    def _look_soon(self, loop: Any, idle: tuple[ConnectionUse, Who, int, float]) -> None:
+    def _look_soon(self, loop: Any) -> None:
         # One timer for many statements: a turn of the loop for each of them costs more than all other hooks.
-        if loop not in self._idle:
-            self._idle[loop] = []
-            loop.call_later(_GLANCE, self._glance_later, loop)
-        self._idle[loop].append(idle)
+        self._looking.add(loop)
+        loop.call_later(_GLANCE, self._glance_later, loop)
 
     def _glance(self, loop: Any) -> None:
-        now = time.monotonic()
-        for use, who, serial, since in self._idle.pop(loop, ()):
-            if use.serial == serial and use.out:
-                # What a blocked loop came late by is no wait.
-                if now - since < _GLANCE / 2:
-                    self._look_soon(loop, (use, who, serial, since))
-                elif self._waits(use, who, serial, max(since, now - 2 * _GLANCE)):
-                    self._look_soon(loop, (use, who, serial, now))
+        self._looking.discard(loop)
+        now, again = time.monotonic(), False
+        for use in self._uses.copy().values():
+            if use.idle is None or use.idle[0].task.get_loop() is not loop:
+                continue
+            who, serial, since = use.idle
+            if use.serial == serial and now - since < _GLANCE / 2:
+                again = True
+            # What a blocked loop came late by is no wait.
+            elif self._waits(use, who, serial, max(since, now - 2 * _GLANCE)):
+                use.idle, again = (who, serial, now), True
+            else:
+                use.idle = None
+        if again:
+            self._look_soon(loop)
 
     def _waits(self, use: ConnectionUse, who: Who, serial: int, since: float) -> bool:
         """Note what the task waits for, with the connection in its hands. Gives whether that is the database still."""

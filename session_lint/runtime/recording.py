@@ -8,7 +8,6 @@ import re
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from session_lint.runtime.places import NOWHERE, Frames
@@ -44,22 +43,29 @@ class Who(NamedTuple):
         return bool(self.task is not None and self.task.done())
 
 
-@dataclass(slots=True, eq=False)
+# What follows is made for every SELECT: what few of them need is the class's until somebody sets it, which takes half
+# the time of a dataclass.
+
+
 class Operation:
     """One thing that happened. error: the exception that it ended with, if it is known to have failed."""
 
-    number: int
-    kind: Kind
-    frames: Frames
-    use: ConnectionUse | None
-    who: Who
-    text: str = ""
     error: BaseException | None = None
     xid: str = ""
     aborted: bool = False
     seconds: float = 0.0
     during: BaseException | None = None
     """The exception that was on its way, or handled, when it was sent: of COMMIT and ROLLBACK."""
+
+    def __init__(
+        self, number: int, kind: Kind, frames: Frames, use: ConnectionUse | None, who: Who, text: str = ""
+    ) -> None:
+        self.number = number
+        self.kind = kind
+        self.frames = frames
+        self.use = use
+        self.who = who
+        self.text = text
 
     @property
     def session(self) -> SessionRecord | None:
@@ -94,36 +100,30 @@ def changes_rows(statement: str) -> bool:
     return statement.lstrip(" (\n").upper().startswith(_WRITES)
 
 
-@dataclass(slots=True, eq=False)
 class SessionRecord:
     """One session. opened: where it was made; NOWHERE if that was before the probe looked."""
 
-    number: int
-    opened: Frames
-    kind: str
     session: Any = None
     """Held strongly while it is in a transaction: what it leaves behind is judged before any garbage collection."""
     recording: Recording | None = None
     exempt: bool = False
     """Its owner outlives the recording, so that nothing is left behind."""
-    unflushed: list[Frames] = field(default_factory=list)
-    """Where objects that were added were thrown away before anything was written."""
-    operations: list[Operation] = field(default_factory=list)
+
+    def __init__(self, number: int, opened: Frames, kind: str) -> None:
+        self.number = number
+        self.opened = opened
+        self.kind = kind
+        self.operations: list[Operation] = []
+        self.unflushed: list[Frames] = []
+        """Where objects that were added were thrown away before anything was written."""
 
 
-@dataclass(slots=True, eq=False)
 class ConnectionUse:
     """A connection between its checkout and its return to the pool."""
 
-    number: int
-    opened: Frames
-    who: Who
-    proxy: Any
-    pool_record: Any
     session: SessionRecord | None = None
     engine: Any = None
     outcome: Kind | None = None
-    since: float = field(default_factory=time.monotonic)
     seconds: float = 0.0
     writes: bool = False
     autocommit: bool = False
@@ -133,9 +133,19 @@ class ConnectionUse:
     latest: Operation | None = None
     """The statement that was sent last."""
     waiting: tuple[Operation, float] | None = None
-    operations: list[Operation] = field(default_factory=list)
+    idle: tuple[Who, int, float] | None = None
+    """Whose wait may have begun, how many operations there had been then, and when."""
     serial: int = 0
     exempt: bool = False
+
+    def __init__(self, number: int, opened: Frames, who: Who, proxy: Any, pool_record: Any) -> None:
+        self.number = number
+        self.opened = opened
+        self.who = who
+        self.proxy = proxy
+        self.pool_record = pool_record
+        self.since = time.monotonic()
+        self.operations: list[Operation] = []
 
     @property
     def out(self) -> bool:

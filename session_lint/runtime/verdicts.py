@@ -64,13 +64,13 @@ def judge(findings: Sequence[Finding], others: Iterable[Finding], files: Iterabl
     files: what was checked, as findings name it.
     """
     judged = tuple(_judged(finding, report) for finding in findings)
-    known = {id(evidence) for each in judged for evidence in each.evidence}
-    for finding in others:
-        known.update(id(evidence) for evidence in _matching(finding.code, _functions(finding), report))
-    for finding, each in zip(findings, judged, strict=True):
+    evidence_of = [(finding, each.evidence) for finding, each in zip(findings, judged, strict=True)]
+    evidence_of += [(finding, tuple(_matching(finding.code, _functions(finding), report))) for finding in others]
+    known = {id(evidence) for _, found in evidence_of for evidence in found}
+    for finding, found in evidence_of:
         # The same session in another state: whoever reads the finding looks at the place that opened it.
         functions = _functions(finding)
-        opened = {e.opened for e in each.evidence if e.opened}
+        opened = {e.opened for e in found if e.opened}
         known.update(
             id(e)
             for e in report.evidence

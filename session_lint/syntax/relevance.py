@@ -18,13 +18,14 @@ _WORDS = tuple(
     "session sess| |db _db| engine conn commit rollback transaction |tx| sqlalchemy sqlmodel depends |query| .execute"
     " flush savepoint integrityerror dbapierror operationalerror unique .save( .create( contextmanager exitstack"
     " dependenc |uow| unit_of_work add_task backgroundtask create_task ensure_future .submit( run_in_executor thread("
-    " start_soon".split()
+    " threadpool start_soon".split()
 )
 _HOLDS_SESSION = tuple("session |db| _db| |conn transaction engine |repo |dao| |uow|".split())
 _SESSION_MODULE = re.compile(r"(^|[._])(db|database|sessions?|engine|connection)$")
 _SHORT = 12
 
 _Function = (ast.FunctionDef, ast.AsyncFunctionDef)
+_TRY = (ast.Try, getattr(ast, "TryStar", ast.Try))  # `except*` is new in Python 3.11
 
 
 class Part(NamedTuple):
@@ -188,11 +189,25 @@ class _Reader:
         first, last = _first_line(statement), _last_line(statement)
         return self.text.has(_WORDS, first, last) or self.text.has(self._names, first, last)
 
+    def _may_swallow(self, function: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
+        """Whether it goes on where something has failed, and that may be a helper that knows its session by itself."""
+        first, last = function.lineno, _last_line(function)
+        if self.text.has(_SUPPRESS, first, last):
+            return True
+        return self.text.has(_EXCEPT, first, last) and any(
+            [
+                not isinstance(handler.body[-1], ast.Raise)
+                for node in ast.walk(function)
+                if isinstance(node, _TRY)
+                for handler in node.handlers
+            ]
+        )
+
     def _matters(self, statement: ast.stmt) -> bool:
         if isinstance(statement, (ast.Import, ast.ImportFrom, ast.ClassDef)):
             return True
         if isinstance(statement, _Function):
-            return _ends_by_raising(statement) or self._has_word(statement)
+            return _ends_by_raising(statement) or self._has_word(statement) or self._may_swallow(statement)
         if isinstance(statement, (ast.Assign, ast.AnnAssign)):
             value, length = statement.value, _length(statement)
             if isinstance(value, (ast.Call, ast.Name, ast.Attribute, ast.Subscript)) and length <= _SHORT:
@@ -226,7 +241,9 @@ class _Reader:
 
     def _member_matters(self, member: ast.stmt, touches: bool, holds: bool) -> bool:
         if isinstance(member, _Function):
-            return holds or (touches and (_ends_by_raising(member) or self._has_word(member)))
+            if holds or self._may_swallow(member):
+                return True
+            return touches and (_ends_by_raising(member) or self._has_word(member))
         if isinstance(member, ast.ClassDef):
             return touches
         if isinstance(member, (ast.Assign, ast.AnnAssign)):
@@ -235,6 +252,8 @@ class _Reader:
 
 
 _YIELD = ("yield",)
+_EXCEPT = ("except",)
+_SUPPRESS = ("suppress(",)
 
 
 def _nothing(part: Part) -> Part:

@@ -16,6 +16,8 @@ class User(Base):
     email: Mapped[str | None] = mapped_column(String(50), unique=True)
     number: Mapped[int | None]
     active: Mapped[bool | None]
+    state: Mapped[str | None]
+    token: Mapped[str | None]
 
 
 class Profile(Base):
@@ -41,6 +43,8 @@ class Order(Base):
     rate: Mapped[float | None]
     invoiced: Mapped[bool | None]
     archived: Mapped[bool | None]
+    old: Mapped[bool | None]
+    user_id: Mapped[int | None]
 
 
 class Line(Base):
@@ -62,7 +66,8 @@ class AuditEntry(Base):
 
 class Event(Base):
     __tablename__ = "events"
-    text: Mapped[str]
+    text: Mapped[str | None]
+    name: Mapped[str | None]
 
 
 class Job(Base):
@@ -89,11 +94,14 @@ class Visit(Base):
     __tablename__ = "visits"
     page: Mapped[str | None]
     email: Mapped[str | None]
+    account: Mapped[int | None]
+    old: Mapped[bool | None]
 
 
 class Tag(Base):
     __tablename__ = "tags"
     name: Mapped[str] = mapped_column(unique=True)
+    user_id: Mapped[int | None]
 
 
 class Audit(Base):
@@ -110,7 +118,9 @@ class Failure(Base):
 
 class Account(Base):
     __tablename__ = "accounts"
-    balance: Mapped[int]
+    balance: Mapped[int] = mapped_column(default=0)
+    owner: Mapped[str | None]
+    visits: Mapped[int] = mapped_column(server_default="0")
 
 
 class Invoice(Base):
@@ -126,4 +136,25 @@ class Catalog(Base):
 
 class Archive(Base):
     __tablename__ = "archives"
+    name: Mapped[str]
+
+
+class Report(Base):
+    __tablename__ = "reports"
+    state: Mapped[str | None]
+
+
+class Stock(Base):
+    __tablename__ = "stock"
+    product_id: Mapped[int]
+    amount: Mapped[int]
+
+
+class LoginToken(Base):
+    __tablename__ = "login_tokens"
+    expired: Mapped[bool]
+
+
+class Spawner(Base):
+    __tablename__ = "spawners"
     name: Mapped[str]
