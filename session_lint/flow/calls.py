@@ -133,10 +133,6 @@ class Calls(DecoratedCalls):
         purpose: str,
         calm: bool,
     ) -> Pairs:
-        if isinstance(callee, Method) and isinstance(callee.owner, Loaded):
-            pairs = self._apply(None, node, arguments, state, outcome, purpose, calm)
-            given = fetched(callee.owner, callee.name)
-            return [(after, given if value is None else value) for after, value in pairs]
         if callee is None:
             method = self.only_method(node, arguments, state)
             if method is not None:
@@ -145,6 +141,10 @@ class Calls(DecoratedCalls):
                 return self.decorated_call(Decorated(call_text(node)), node, arguments, state, outcome, purpose)
             return self.foreign_call(None, node, arguments, state, outcome, purpose, calm)
         if isinstance(callee, Method):
+            if isinstance(callee.owner, Loaded):
+                pairs = self._apply(None, node, arguments, state, outcome, purpose, calm)
+                given = fetched(callee.owner, callee.name)
+                return [(after, given if value is None else value) for after, value in pairs]
             return self._method(callee, node, arguments, state, outcome, purpose)
         if isinstance(callee, (SessionClass, Factory)):
             kind = opened_with(callee.type, [value for _, value, _ in arguments])

@@ -53,7 +53,7 @@ class Effects:
         self.failing = False
         """Whether an exception is on its way out, and only a finally block runs."""
         self.has_failed = False
-        """Whether a failure of a session has been swallowed: before that, nothing that it has loaded can be missing."""
+        """Whether a session may have failed here: before that, all that it has loaded is there."""
         self._asks: bool | None = None
         self._seen_events: set[object] = set()
 

@@ -116,11 +116,11 @@ class Interpreter(Exceptions):
         for state in states:
             for after, value in self.evaluate(node.value, state, outcome, "assigned"):
                 pairs = [(after, value)]
-                if isinstance(value, Loaded) and node.annotation is not None and len(node.targets) == 1:
+                if node.annotation is not None and len(node.targets) == 1 and isinstance(value, (Loaded, type(None))):
                     ready, held = self.declared(node, after)
-                    pairs = [(ready, held._replace(loaded=value) if isinstance(held, Instance) else held or value)]
-                elif value is None and node.annotation is not None and len(node.targets) == 1:
-                    pairs = [self.declared(node, after)]
+                    if value is not None:
+                        held = held._replace(loaded=value) if isinstance(held, Instance) else held or value
+                    pairs = [(ready, held)]
                 elif value is None and len(node.targets) == 1:
                     pairs = self.shaped(node.targets[0], node.value, after)
                 for ready, held in pairs:

@@ -14,6 +14,7 @@ from session_lint.flow.foreign_calls import ForeignCalls
 from session_lint.flow.outcome import Outcome
 from session_lint.flow.state import (
     ENTRY,
+    FAILED,
     NONE,
     OPEN,
     Mark,
@@ -31,7 +32,6 @@ from session_lint.flow.values import (
     Function,
     Generator,
     Instance,
-    Loaded,
     Manager,
     Opened,
     Path,
@@ -112,13 +112,11 @@ class ProjectCalls(ForeignCalls):
         if contract.returned is not None:
             root = contract.returned.identity
             state, given = self._root(root, contract, dict(bindings), callee.receiver, state, node.place)
-        loaded: Loaded | None = None
-        if contract.loaded is not None:
-            root = contract.loaded.identity
-            state, owner = self._root(root, contract, dict(bindings), callee.receiver, state, node.place)
-            if owner is not None and owner in state.sessions:
-                commits = state.sessions[owner].commits
-                loaded = contract.loaded._replace(identity=owner, since=-1 if contract.loaded.since < 0 else commits)
+        loaded = contract.loaded
+        if loaded is not None:
+            owner = roots.get(loaded.identity)
+            since = -1 if loaded.since < 0 or owner is None else state.sessions[owner].commits
+            loaded = loaded._replace(identity=owner, since=since) if owner is not None else None
         unknown = self._unknown_to(contract, reference, bindings)
         for value in unknown:
             if isinstance(value, Session):
@@ -338,7 +336,7 @@ class ProjectCalls(ForeignCalls):
                         )
                     elif effect.dirty:
                         self.event(result.WROTE, place, identity, label, after.sessions[identity], "callee")
-                    self.has_failed |= composed.witness.swallowed is not None
+                    self.has_failed |= way.error is None and composed.transaction == FAILED
             if way.error is None:
                 states[after.key, way.answer] = (after, way.answer)
             else:

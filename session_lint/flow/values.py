@@ -353,10 +353,10 @@ def loaded_in(value: Value) -> Loaded | None:
 
 def truth(value: Value) -> bool | None:
     """Whether the value counts as true; None if that is open."""
-    if isinstance(value, Loaded):
-        return value.sure or None
+    if value is None:
+        return None
     if isinstance(value, (Const, Truth)):
         return bool(value.value)
     if isinstance(value, (Session, Factory, Registry, Engine, Transaction)):
         return True
-    return None
+    return True if isinstance(value, Loaded) and value.sure else None
