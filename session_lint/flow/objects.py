@@ -91,8 +91,20 @@ class Objects(Effects):
         inside = session.savepoints or any(
             [isinstance(held, Transaction) and held.is_nested for held in state.variables.values()]
         )
-        if session.transaction == FAILED and not inside and _failed_in_flush(session):
+        if session.transaction == FAILED and not inside and _failed_in_flush(session) and not self._asks_which():
             self.event(result.USE_BROKEN, place, loaded.identity, text, session, ops.LOAD)
+
+    def _asks_which(self) -> bool:
+        """`if error.response["error"] == ...:` in a handler: what follows is for an error of somebody else."""
+        errors: set[str | None] = set()
+        for frame in self.frames:
+            if isinstance(frame.node, ir.Handler):
+                errors.add(frame.node.name)
+            elif isinstance(frame.node, ir.If):
+                parts = ir.expressions(frame.node.test)
+                if any([isinstance(part, ir.Name) and part.path[0] in errors for part in parts]):
+                    return True
+        return False
 
     # --------------------------------------------------------------------------------------------- tracking
 
