@@ -6,6 +6,7 @@ from session_lint import ir
 from session_lint.flow import operations as ops
 from session_lint.flow import result
 from session_lint.flow.decorated_calls import DecoratedCalls
+from session_lint.flow.objects import fetched
 from session_lint.flow.outcome import Outcome
 from session_lint.flow.state import (
     Pairs,
@@ -25,6 +26,7 @@ from session_lint.flow.values import (
     Factory,
     Function,
     Generator,
+    Loaded,
     Manager,
     Method,
     ModelQuery,
@@ -63,6 +65,8 @@ class Calls(DecoratedCalls):
         pairs: Pairs = []
         for after, callee in self._callee(node.function, state, outcome, purpose):
             for ready, arguments in self._arguments(node, after, outcome, calm):
+                if self.has_failed:
+                    self.note_call(node, ready)
                 pairs += self._apply(callee, node, arguments, ready, outcome, purpose, calm)
         return distinct(pairs)
 
@@ -86,6 +90,8 @@ class Calls(DecoratedCalls):
                 state, owner = self.materialise(owner, state, node.path[:-1], place, origin)
             if node.path in state.variables:
                 return [(state, state.variables[node.path])]
+            if isinstance(owner, Loaded):
+                return [(state, Method(owner, node.path[-1]))]
             return [(state, self.attribute(owner, node.path[-1], node.path))]
         if isinstance(node, ir.Attribute):
             pairs: Pairs = []
@@ -97,7 +103,8 @@ class Calls(DecoratedCalls):
                     after, base = self.materialise(base, after, (), call_place(node), result.AMBIENT)
                 if isinstance(base, Session) and isinstance(node.base, ir.Call) and after.sessions[base.identity].owned:
                     self.note_temporary(node, base, after, purpose)
-                pairs.append((after, self.attribute(base, node.name, ())))
+                method = Method(base, node.name) if isinstance(base, Loaded) else self.attribute(base, node.name, ())
+                pairs.append((after, method))
             return pairs
         return self.evaluate(node, state, outcome, "called")
 
@@ -134,6 +141,10 @@ class Calls(DecoratedCalls):
                 return self.decorated_call(Decorated(call_text(node)), node, arguments, state, outcome, purpose)
             return self.foreign_call(None, node, arguments, state, outcome, purpose, calm)
         if isinstance(callee, Method):
+            if isinstance(callee.owner, Loaded):
+                pairs = self._apply(None, node, arguments, state, outcome, purpose, calm)
+                given = fetched(callee.owner, callee.name)
+                return [(after, given if value is None else value) for after, value in pairs]
             return self._method(callee, node, arguments, state, outcome, purpose)
         if isinstance(callee, (SessionClass, Factory)):
             kind = opened_with(callee.type, [value for _, value, _ in arguments])

@@ -16,6 +16,7 @@ from session_lint.flow.state import (
 from session_lint.flow.values import (
     Const,
     Instance,
+    Loaded,
     Path,
     Truth,
     truth,
@@ -68,9 +69,11 @@ class Conditions(Managers):
         pairs: list[tuple[State, bool | None]] = []
         for after, value in self.evaluate(node, state, outcome, "tested"):
             verdict = truth(value)
-            if verdict is None and value is None and isinstance(node, ir.Name) and self._asked_often(node.path):
+            is_open = verdict is None and (value is None or isinstance(value, Loaded))
+            if is_open and isinstance(node, ir.Name) and self._asked_often(node.path):
                 # The same question comes again: remember the answer, as in `if own: ... finally: if own: ...`.
-                pairs += [(after.bind(node.path, Truth(True)), True), (after.bind(node.path, Truth(False)), False)]
+                true = value._replace(sure=True) if isinstance(value, Loaded) else Truth(True)
+                pairs += [(after.bind(node.path, true), True), (after.bind(node.path, Truth(False)), False)]
             else:
                 pairs.append((after, verdict))
         return pairs
@@ -106,6 +109,8 @@ class Conditions(Managers):
         for middle, left in self.evaluate(node.left, state, outcome, "tested"):
             for after, right in self.evaluate(node.right, middle, outcome, "tested"):
                 verdict = None
+                if isinstance(left, Loaded):
+                    left = Truth(True) if left.sure else None
                 if isinstance(right, Const) and left is not None:
                     if isinstance(left, Truth):
                         verdict = False if left.value and not right.value else None

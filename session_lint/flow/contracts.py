@@ -8,7 +8,7 @@ from typing import NamedTuple
 from session_lint import ir
 from session_lint.flow.result import FunctionFlow, SessionInfo
 from session_lint.flow.state import BROKEN, CLOSED, ENTRY, FAILED, Cause, Mark, SessionState, Witness
-from session_lint.flow.values import Const, Path, Query, Session, Value
+from session_lint.flow.values import Const, Loaded, Path, Query, Session, Value, loaded_in
 from session_lint.ir_queries import me_of
 from session_lint.project.modules import FunctionRef
 
@@ -34,6 +34,7 @@ class Contract(NamedTuple):
     first_uses: those it uses before it rolls them back. begins: those of which it begins a transaction, so
     that they must not be in one. me: the name of its instance parameter, if any.
     returned: a query or session from outside that the function gives back, under the function's own name for it.
+    loaded: objects of a session from outside that it gives back, or None; of their `since` only the sign counts.
     commits_always: the sessions that it commits whenever it returns. committed: those that it commits of its own
     accord: whenever it returns and has written anything.
     A function that never returns normally has no way without an error.
@@ -48,6 +49,7 @@ class Contract(NamedTuple):
     begins: frozenset[Path]
     me: str
     returned: Query | Session | None
+    loaded: Loaded | None
     commits_always: frozenset[Path]
     committed: frozenset[Path]
 
@@ -72,8 +74,8 @@ def contract_of(flow: FunctionFlow) -> Contract:
         ways.setdefault(key, way)
     me = me_of(function)
     roots = tuple(sorted(touched))
-    returned = _returned(flow, foreign)
-    named = (*roots, returned.identity) if returned is not None else roots
+    returned, loaded = _returned(flow, foreign), _loaded(flow, foreign)
+    named = [*roots, *[value.identity for value in (returned, loaded) if value is not None]]
     infos = {root: flow.sessions[root] for root in named if root in flow.sessions}
     # The surest failures stand for those that are too many.
     told = sorted(ways.values(), key=_importance)
@@ -88,6 +90,7 @@ def contract_of(flow: FunctionFlow) -> Contract:
         frozenset(flow.begins),
         me,
         returned,
+        loaded,
         *_commits(roots, ways.values()),
     )
 
@@ -127,8 +130,28 @@ def _commits(roots: Iterable[Path], ways: Iterable[Way]) -> tuple[frozenset[Path
 
 def _returned(flow: FunctionFlow, foreign: set[Path]) -> Query | Session | None:
     values = {out.value for out in flow.exits if out.error is None and isinstance(out.value, (Query, Session))}
-    value = values.pop() if len(values) == 1 else None
-    return value if isinstance(value, (Query, Session)) and value.identity in foreign else None
+    if len({(type(value), value.identity) for value in values}) != 1:
+        return None
+    value = values.pop()
+    if values and isinstance(value, Query):
+        value = Query(value.identity)
+    return value if value.identity in foreign else None
+
+
+def _loaded(flow: FunctionFlow, foreign: set[Path]) -> Loaded | None:
+    """What a function gives back, if that is objects of one session, or None."""
+    found: set[Loaded] = set()
+    for out in flow.exits:
+        if out.error is not None or out.value == Const(None):
+            continue
+        loaded = loaded_in(out.value)
+        if loaded is None or loaded.identity not in foreign:
+            return None
+        session = out.state.sessions.get(loaded.identity)
+        is_new = loaded.since >= 0 and (session is None or session.commits <= loaded.since)
+        found.add(Loaded(loaded.identity, loaded.kind, 0 if is_new else -1))
+    # Of several the newest: what is said of it is true of the others.
+    return max(found) if len({(loaded.identity, loaded.kind) for loaded in found}) == 1 else None
 
 
 class Marks(NamedTuple):

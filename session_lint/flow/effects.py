@@ -52,6 +52,8 @@ class Effects:
         """Whether what was evaluated last has itself said how it ends when it is cancelled."""
         self.failing = False
         """Whether an exception is on its way out, and only a finally block runs."""
+        self.has_failed = False
+        """Whether a session may have failed here: before that, all that it has loaded is there."""
         self._asks: bool | None = None
         self._seen_events: set[object] = set()
 

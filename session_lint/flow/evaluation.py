@@ -9,6 +9,7 @@ from session_lint.flow import errors, result
 from session_lint.flow import operations as ops
 from session_lint.flow.conditions import Conditions
 from session_lint.flow.errors import Error
+from session_lint.flow.objects import element_of
 from session_lint.flow.outcome import Outcome
 from session_lint.flow.state import (
     ENTRY,
@@ -34,6 +35,7 @@ from session_lint.flow.values import (
     Session,
     Transaction,
     Value,
+    loaded_in,
     sessions_in,
 )
 from session_lint.ir_queries import (
@@ -108,6 +110,8 @@ class Evaluation(Conditions):
             held = state.variables.get(node.path[:1])
             if isinstance(held, Coroutine) and node.path[1] not in ops.OF_COROUTINES:
                 self.not_awaited(held, state)
+            elif self.has_failed and loaded_in(held) is not None:
+                self.note_read(node.path, state)
         value = self.lookup(node.path, state)
         if value is not None and isinstance(value, (Borrowed, Opened, ModelQuery)):
             origin = self.origin_of(node.path)
@@ -185,20 +189,26 @@ class Evaluation(Conditions):
             following = []
             for before in states:
                 for after, value in self.evaluate(generator.iterable, before, outcome, "iterated"):
-                    following += list(self.iterate(value, after, self.statement, outcome))
-            states = [
-                after.bind(path, None) for after in following for path in bound_paths(generator.target)
-            ] or following
+                    element = element_of(value, after) if isinstance(generator.target, ir.Name) else None
+                    for ready in self.iterate(value, after, self.statement, outcome):
+                        for path in bound_paths(generator.target):
+                            ready = ready.bind(path, element)
+                        following.append(ready)
+            states = following
             for condition in generator.conditions:
                 states = [after for before in states for after, _ in self.evaluate(condition, before, outcome)]
         if node.kind == "generator":
             return [(after, None) for after in states]
-        # The collection holds what its elements open; which of them is closed when can't be followed.
-        return [
-            (self.hand_over(value, after), None)
-            for before in states
-            for after, value in self._sequence(node.elements, before, outcome, keep=True)
-        ]
+        paths = [path for generator in node.generators for path in bound_paths(generator.target)]
+        pairs: Pairs = []
+        for before in states:
+            for after, value in self._sequence(node.elements, before, outcome, keep=True):
+                # The collection holds what its elements open; which of them is closed when can't be followed.
+                after = self.hand_over(value, after)
+                for path in paths:
+                    after = after.bind(path, None)
+                pairs.append((after, None))
+        return pairs
 
     def iterate(self, value: Value, state: State, node: ir.Stmt | None, outcome: Outcome) -> Iterator[State]:
         """`for x in value`."""

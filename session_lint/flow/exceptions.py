@@ -134,6 +134,7 @@ class Exceptions(Evaluation):
                     continue  # Somebody else has swallowed it before; this error is another one.
                 if expected and session.transaction == "suspect" and session.witness.failed is not None:
                     session = session._replace(transaction="failed")
+                self.has_failed |= session.transaction == FAILED
                 label = "the error is caught here" if handler.place != ir.NOWHERE else "the error is caught"
                 state = state.set(identity, session.mark(swallowed=Mark(handler.place, label)))
         if error.by_yield:

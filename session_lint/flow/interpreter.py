@@ -33,10 +33,11 @@ from session_lint.flow.entry import entry_states
 from session_lint.flow.errors import Error
 from session_lint.flow.exceptions import Exceptions
 from session_lint.flow.liveness import Liveness
+from session_lint.flow.objects import element_of
 from session_lint.flow.outcome import Outcome
 from session_lint.flow.result import Exit, FunctionFlow
 from session_lint.flow.state import BROKEN, SessionState, State, States
-from session_lint.flow.values import Const, Coroutine, Items, Registry, Session, Value
+from session_lint.flow.values import Const, Coroutine, Instance, Items, Loaded, Path, Registry, Session, Value
 from session_lint.project.modules import FunctionRef
 
 if TYPE_CHECKING:
@@ -117,8 +118,11 @@ class Interpreter(Exceptions):
                 if isinstance(value, Registry) and len(node.targets) == 1:
                     value = self.project.statics.results.made_here(self.flow.reference, node.targets[0], value)
                 pairs = [(after, value)]
-                if value is None and node.annotation is not None and len(node.targets) == 1:
-                    pairs = [self.declared(node, after)]
+                if node.annotation is not None and len(node.targets) == 1 and isinstance(value, (Loaded, type(None))):
+                    ready, held = self.declared(node, after)
+                    if value is not None:
+                        held = held._replace(loaded=value) if isinstance(held, Instance) else held or value
+                    pairs = [(ready, held)]
                 elif value is None and len(node.targets) == 1:
                     pairs = self.shaped(node.targets[0], node.value, after)
                 for ready, held in pairs:
@@ -150,6 +154,8 @@ class Interpreter(Exceptions):
         outcome = Outcome()
         for state in states:
             for after, value in self.evaluate(node.value, state, outcome, "returned"):
+                if self.has_failed:
+                    self.note_return(node, after)
                 outcome.returns.add(self.hand_over(value, after), value, node.place)
         return outcome
 
@@ -253,8 +259,10 @@ class Interpreter(Exceptions):
     def _for(self, node: ir.For, states: States) -> Outcome:
         outcome = Outcome()
         entered = States()
+        elements: set[Value] = set()
         for state in states:
             for after, value in self.evaluate(node.iterable, state, outcome, "iterated"):
+                elements.add(element_of(value, after))
                 iterated = self.iterate_generator(node, value, after, outcome)
                 if iterated is not None:
                     outcome.normal.update(iterated)
@@ -262,8 +270,10 @@ class Interpreter(Exceptions):
                 for ready in self.iterate(value, after, node, outcome):
                     entered.add(ready)
 
+        element = elements.pop() if len(elements) == 1 else None
+
         def enter(state: State) -> tuple[list[State], list[State]]:
-            return [self.assign(node.target, None, state, node)], [state]
+            return [self.assign(node.target, element, state, node)], [state]
 
         if entered:
             with self.inside("for", node):
@@ -279,6 +289,7 @@ class Interpreter(Exceptions):
         orelse: tuple[ir.Stmt, ...],
     ) -> None:
         seen, done, frontier = States(), States(), States(states)
+        outer = {path for state in states for path in state.variables}
         for _ in range(_ROUNDS):
             inside = States()
             for state in frontier:
@@ -293,7 +304,8 @@ class Interpreter(Exceptions):
             outcome.returns.update(result.returns)
             outcome.raises.update(result.raises)
             outcome.normal.update(result.breaks)
-            frontier = States([*result.normal, *result.continues])
+            # What a turn has loaded, the next one loads anew before it reads it.
+            frontier = States([_without_new(state, outer) for state in (*result.normal, *result.continues)])
         self.run_block(orelse, done, outcome)
 
     # ----------------------------------------------------------------------------------------------- with
@@ -334,6 +346,8 @@ class Interpreter(Exceptions):
                 if target.path[0] in self.outer_names:
                     return self.hand_over(value, state)
                 return self.rebind(target.path, value, state, node)
+            if self.has_failed:
+                state = self.refill(target.path[:1], state)
             old = state.sessions.get(target.path)
             if old is not None and old.transaction in BROKEN:
                 # What is used under this name from now on is another session.
@@ -341,7 +355,7 @@ class Interpreter(Exceptions):
             if isinstance(value, Session):
                 self.name_session(value, target)
                 return self.store(value, target, state, node).bind(target.path, value)
-            return state.bind(target.path, value)
+            return state.bind(target.path, None if isinstance(value, Loaded) else value)
         if isinstance(target, ir.Collection):
             values = value.items if isinstance(value, Items) and len(value.items) == len(target.items) else ()
             for index, part in enumerate(target.items):
@@ -373,3 +387,8 @@ class Interpreter(Exceptions):
         target = node.targets[0]
         name = target.path if isinstance(target, ir.Name) else ("?",)
         return self.materialise(value, state, name, node.place, "attribute")
+
+
+def _without_new(state: State, outer: set[Path]) -> State:
+    new = [path for path, value in state.variables.items() if isinstance(value, Loaded) and path not in outer]
+    return state.forget(new) if new else state

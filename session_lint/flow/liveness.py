@@ -10,7 +10,17 @@ import sys
 
 from session_lint import ir
 from session_lint.flow.state import States
-from session_lint.flow.values import ClassValue, Const, ExternalValue, Instance, ModuleValue, Path, Truth, Value
+from session_lint.flow.values import (
+    ClassValue,
+    Const,
+    ExternalValue,
+    Instance,
+    Loaded,
+    ModuleValue,
+    Path,
+    Truth,
+    Value,
+)
 from session_lint.ir_queries import names_in
 from session_lint.project.bodies import Bodies
 
@@ -63,7 +73,7 @@ def _is_plain(value: Value) -> bool:
 ASKED = 2
 """So many names long are the paths whose answers are kept: a variable, or an attribute of one."""
 
-_PLAIN = (Const, Truth, Instance, ClassValue, ExternalValue, ModuleValue)
+_PLAIN = (Const, Truth, Instance, Loaded, ClassValue, ExternalValue, ModuleValue)
 
 
 def _last_reads(bodies: Bodies, function: ir.Function) -> tuple[dict[Path, Position], list[ir.Place]]:

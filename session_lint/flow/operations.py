@@ -8,6 +8,8 @@ READ, WRITE, ADD, FLUSH, COMMIT, ROLLBACK, CLOSE, BEGIN, SAVEPOINT, QUERY, NEUTR
 )  # fmt: skip
 EXECUTE = "execute"
 """Reads or writes, depending on the statement."""
+LOAD = "load"
+"""An expired object loads its attributes. Not asked for by any method."""
 
 SESSION_METHODS: dict[str, str] = {
     "add": ADD,

@@ -14,6 +14,7 @@ from session_lint.flow.foreign_calls import ForeignCalls
 from session_lint.flow.outcome import Outcome
 from session_lint.flow.state import (
     ENTRY,
+    FAILED,
     NONE,
     OPEN,
     Mark,
@@ -111,6 +112,11 @@ class ProjectCalls(ForeignCalls):
         if contract.returned is not None:
             root = contract.returned.identity
             state, given = self._root(root, contract, dict(bindings), callee.receiver, state, node.place)
+        loaded = contract.loaded
+        if loaded is not None:
+            owner = roots.get(loaded.identity)
+            since = -1 if loaded.since < 0 or owner is None else state.sessions[owner].commits
+            loaded = loaded._replace(identity=owner, since=since) if owner is not None else None
         unknown = self._unknown_to(contract, reference, bindings)
         for value in unknown:
             if isinstance(value, Session):
@@ -124,6 +130,10 @@ class ProjectCalls(ForeignCalls):
         value = self._result(callee, bindings)
         if contract.returned is not None and given is not None and given in state.sessions:
             value = contract.returned._replace(identity=given)
+        if loaded is not None and value is None:
+            value = loaded
+        elif loaded is not None and isinstance(value, Instance):
+            value = value._replace(loaded=loaded)
         if function.is_async and purpose == "assigned" and touched and not isinstance(value, _GIVEN):
             return [(after, Coroutine(value, label, node.place, touched[0])) for after, _ in returned]
         pairs = self._giving(value, [after for after, answer in returned if answer is None], node)
@@ -326,6 +336,7 @@ class ProjectCalls(ForeignCalls):
                         )
                     elif effect.dirty:
                         self.event(result.WROTE, place, identity, label, after.sessions[identity], "callee")
+                    self.has_failed |= way.error is None and composed.transaction == FAILED
             if way.error is None:
                 states[after.key, way.answer] = (after, way.answer)
             else:
@@ -380,6 +391,7 @@ class ProjectCalls(ForeignCalls):
         nested = type(self)(self.project, FunctionRef(self.module, function), self.depth + 1)
         nested.flow.sessions = self.flow.sessions
         nested.frames = self.frames
+        nested.has_failed = self.has_failed
         kept = {path: value for path, value in state.variables.items() if path[0] not in nested.local_names}
         inner = State(kept, state.sessions, state.thrown)
         for name, value in bindings.items():
@@ -389,6 +401,7 @@ class ProjectCalls(ForeignCalls):
         self.flow.events.extend([event for event in nested.flow.events if event not in self.flow.events])
         self.flow.calls.extend([handing for handing in nested.flow.calls if handing not in self.flow.calls])
         self.flow.direct |= nested.flow.direct
+        self.has_failed |= nested.has_failed
         self.flow.first_uses |= nested.flow.first_uses
         self.flow.begins = {**nested.flow.begins, **self.flow.begins}
 

@@ -8,8 +8,9 @@ from session_lint import ir
 from session_lint.flow import operations as ops
 from session_lint.flow import result
 from session_lint.flow.errors import Error
+from session_lint.flow.objects import known_since, sent
 from session_lint.flow.outcome import Outcome
-from session_lint.flow.sql_statements import SqlStatements
+from session_lint.flow.sql_statements import SqlStatements, names_class
 from session_lint.flow.state import (
     BROKEN,
     OPEN,
@@ -19,12 +20,16 @@ from session_lint.flow.state import (
 from session_lint.flow.values import (
     ASYNC_CONNECTION,
     CONNECTION,
+    OBJECT,
+    ROWS,
+    SCALARS,
     Arguments,
     Borrowed,
     ConnectionOf,
     Coroutine,
     Engine,
     Generator,
+    Loaded,
     Manager,
     Opened,
     Path,
@@ -49,6 +54,12 @@ if TYPE_CHECKING:
 
 _KEEPING = ("begin", "begin_nested", "close", "__enter__", "__aenter__", "execution_options", "no_autoflush")
 """What may be asked of a session that has no name yet: it gets one, or another rule speaks of it."""
+
+_GIVES = {"execute": ROWS, "scalars": SCALARS, "scalar": OBJECT, "exec": SCALARS}
+"""What a statement that selects mapped objects gives, by the method that sends it."""
+
+_OF_COLUMNS = frozenset({"with_entities", "add_columns", "add_column", "add_entity", "values"})
+"""Methods of queries that ask for something else than mapped objects."""
 
 
 class SessionCalls(Variables):
@@ -78,7 +89,7 @@ class SessionCalls(Variables):
             statement = node.arguments[0].value if node.arguments else None
             kind = ops.WRITE if statement is not None and self._statements.changes_rows(statement) else ops.READ
         if kind == ops.QUERY:
-            return [(state, Query(identity))]
+            return [(state, Query(identity, len(node.arguments) == 1 and names_class(node.arguments[0].value)))]
         if kind == ops.BEGIN and ir.Argument("nested", ir.Constant(True)) in node.arguments:
             kind = ops.SAVEPOINT
         if kind == ops.BEGIN and not any([argument.name == "subtransactions" for argument in node.arguments]):
@@ -96,10 +107,17 @@ class SessionCalls(Variables):
             kind = ops.CLOSE
         if name in ops.MAY_FIND_NOTHING:
             outcome.raises.add(state, Error("sqlalchemy.exc.NoResultFound", node.place, text))
+        gives = self._loaded(owner, name, node, state)
         if kind == ops.COMMIT and (savepoint := self._savepoint_around(identity, state)):
             session = state.sessions[identity]
             self.event(result.COMMIT_IN_SAVEPOINT, node.place, identity, text, session, savepoint)
         after = self.operate(state, identity, kind, node.place, text, outcome)
+        if name == "add" and node.arguments:
+            after = self.adopt(node.arguments[0].value, identity, after)
+        elif kind in (ops.CLOSE, ops.REMOVE) or name == "expunge_all":
+            after = self.disown(identity, after)
+        elif name == "expunge" and node.arguments:
+            after = self.disown(identity, after, path_of(node.arguments[0].value))
         if name == "run_sync":
             after = after.set(identity, after.sessions[identity]._replace(handed=True))
         if kind in (ops.BEGIN, ops.SAVEPOINT):
@@ -107,8 +125,20 @@ class SessionCalls(Variables):
         if name == "connection":
             return [(after, ConnectionOf(identity))]
         if info.type.is_async and name in ops.COROUTINES and purpose == "assigned":
-            return [(after, Coroutine(None, text, node.place, identity))]
-        return [(after, None)]
+            return [(after, Coroutine(gives, text, node.place, identity))]
+        return [(after, gives)]
+
+    def _loaded(self, owner: Session, name: str, node: ir.Call, state: State) -> Loaded | None:
+        """The mapped objects that a method of a session gives."""
+        if self.flow.sessions[owner.identity].type.role != "session" or not node.arguments:
+            return None
+        since = known_since(state.sessions[owner.identity])
+        if name in ("get", "get_one"):
+            return Loaded(owner.identity, OBJECT, since)
+        kind = _GIVES.get(name)
+        if kind is None or not self._statements.selects_objects(node.arguments[0].value):
+            return None
+        return Loaded(owner.identity, kind, since)
 
     def _savepoint_around(self, identity: Path, state: State) -> str:
         """The variable that holds a savepoint which a handler around the statement rolls back, if there is one."""
@@ -140,13 +170,14 @@ class SessionCalls(Variables):
 
     def query_method(self, owner: Query, name: str, node: ir.Call, state: State, outcome: Outcome) -> Pairs:
         if name not in ops.QUERY_READS and name not in ops.QUERY_WRITES:
-            return [(state, owner)]
+            return [(state, owner._replace(gives_objects=False) if name in _OF_COLUMNS else owner)]
         kind = ops.READ if name in ops.QUERY_READS else ops.WRITE
         text = call_text(node)
+        gives = sent(owner, name, state.sessions[owner.identity])
         after = self.operate(state, owner.identity, kind, node.place, text, outcome)
         if name in ops.MAY_FIND_NOTHING:
             outcome.raises.add(after, Error("sqlalchemy.exc.NoResultFound", node.place, text))
-        return [(after, None)]
+        return [(after, gives)]
 
     def engine_method(self, owner: Engine, name: str, node: ir.Call, state: State, outcome: Outcome) -> Pairs:
         if name == "execution_options":

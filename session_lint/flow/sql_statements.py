@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from session_lint import ir
 from session_lint.ir_queries import (
+    path_of,
     words,
 )
 from session_lint.project import sqlalchemy_names as names
@@ -15,6 +16,7 @@ class SqlStatements:
     def __init__(self, function: ir.Function) -> None:
         self._function = function
         self._names: frozenset[str] | None = None
+        self._selecting: frozenset[str] | None = None
 
     def changes_rows(self, statement: ir.Expr) -> bool:
         """Whether a statement that is executed changes rows."""
@@ -37,6 +39,36 @@ class SqlStatements:
             return statement.path[0] in self._changing_names()
         return False
 
+    def selects_objects(self, statement: ir.Expr) -> bool:
+        """Whether a statement gives mapped objects rather than columns: `select(User).where(...)`."""
+        while isinstance(statement, (ir.Attribute, ir.Call)):
+            if isinstance(statement, ir.Attribute):
+                statement = statement.base
+                continue
+            last = path_of(statement.function)[-1:]
+            if last == ("select",):
+                return len(statement.arguments) == 1 and names_class(statement.arguments[0].value)
+            if last and last[0] in _OF_COLUMNS:
+                return False
+            statement = statement.function
+        return isinstance(statement, ir.Name) and statement.path[0] in self._selecting_names()
+
+    def _selecting_names(self) -> frozenset[str]:
+        """Local variables that hold nothing but SELECTs of mapped objects."""
+        if self._selecting is None:
+            self._selecting = frozenset()
+            given: dict[str, list[bool]] = {}
+            for statement in ir.statements(self._function.body):
+                if isinstance(statement, ir.Assign) and statement.value is not None:
+                    for target in statement.targets:
+                        if isinstance(target, ir.Name) and len(target.path) == 1:
+                            # `query = query.where(...)` says nothing that the first assignment did not say.
+                            grows = words(statement.value).startswith(f"{target.path[0]}.")
+                            if not grows or not _OF_COLUMNS.isdisjoint(words(statement.value).split(".")):
+                                given.setdefault(target.path[0], []).append(self.selects_objects(statement.value))
+            self._selecting = frozenset([name for name, selects in given.items() if all(selects)])
+        return self._selecting
+
     def _changing_names(self) -> frozenset[str]:
         """Local variables that hold an INSERT, UPDATE or DELETE."""
         if self._names is None:
@@ -53,3 +85,16 @@ class SqlStatements:
                             found.add(target.path[0])
             self._names = frozenset(found)
         return self._names
+
+
+_OF_COLUMNS = frozenset({"with_only_columns", "add_columns", "subquery", "cte"})
+_CLASSES = frozenset("cls model _model model_class _model_class".split())
+"""What a mapped class is called where code works with any."""
+
+
+def names_class(node: ir.Expr) -> bool:
+    """Whether an expression names a class, going by how classes are written."""
+    if not isinstance(node, ir.Name):
+        return False
+    last = node.path[-1]
+    return last in _CLASSES or (last[:1].isupper() and not last.isupper())

@@ -126,12 +126,13 @@ class Instance(NamedTuple):
     """An object of a class of the project.
 
     path: what it is called, if it has a name that outlives the function (`self`, `self.repo`).
-    fields: sessions that it was given on construction.
+    fields: sessions that it was given on construction. loaded: how a session knows it, if one does.
     """
 
     reference: ClassRef
     path: Path
     fields: tuple[tuple[str, Value], ...]
+    loaded: Loaded | None = None
 
 
 class Parent(NamedTuple):
@@ -185,9 +186,26 @@ class Transaction(NamedTuple):
 
 
 class Query(NamedTuple):
-    """A statement bound to its session, not sent yet."""
+    """A statement bound to its session, not sent yet. gives_objects: it asks for mapped objects, not for columns."""
 
     identity: Path
+    gives_objects: bool = False
+
+
+OBJECT, LIST, SCALARS, ROWS = "object", "list", "scalars", "rows"
+
+
+class Loaded(NamedTuple):
+    """A mapped object that belongs to the session of that identity, or (kind) a result or list of such objects.
+
+    since: how many commits the session had seen when the object was added, -1 if it comes from the database. What
+    was added and not committed, a failed flush makes an object like any other. sure: it is not None.
+    """
+
+    identity: Path
+    kind: str = OBJECT
+    since: int = -1
+    sure: bool = False
 
 
 class ConnectionOf(NamedTuple):
@@ -266,6 +284,7 @@ Value = Union[  # noqa: UP007 - its classes refer to it, which `|` can not do on
     Manager,
     Transaction,
     Query,
+    Loaded,
     ConnectionOf,
     Method,
     Coroutine,
@@ -340,10 +359,17 @@ def opened_with(kind: SessionType, values: Iterable[Value]) -> SessionType:
     return kind._replace(commits=STATEMENT) if is_autocommit else kind
 
 
+def loaded_in(value: Value) -> Loaded | None:
+    """How a session knows the value, if it is a mapped object of one."""
+    return value.loaded if isinstance(value, Instance) else value if isinstance(value, Loaded) else None
+
+
 def truth(value: Value) -> bool | None:
     """Whether the value counts as true; None if that is open."""
+    if value is None:
+        return None
     if isinstance(value, (Const, Truth)):
         return bool(value.value)
     if isinstance(value, (Session, Factory, Registry, Engine, Transaction)):
         return True
-    return None
+    return True if isinstance(value, Loaded) and value.sure else None

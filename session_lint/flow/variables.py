@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from session_lint import ir
 from session_lint.findings import Confidence
 from session_lint.flow import result
-from session_lint.flow.effects import Effects
+from session_lint.flow.objects import Objects
 from session_lint.flow.result import SessionInfo
 from session_lint.flow.state import (
     OPEN,
@@ -70,7 +70,7 @@ def _called(path: Path) -> str:
     return ".".join([part for part in path if part != "="]).replace(".()", "()")
 
 
-class Variables(Effects):
+class Variables(Objects):
     """Looks names up, binds them, and knows who is responsible for the sessions that they hold."""
 
     def __init__(self, project: Project, reference: FunctionRef, depth: int) -> None:
@@ -170,7 +170,7 @@ class Variables(Effects):
             return state, Session(identity)
         if isinstance(value, ModelQuery):
             state, session = self.materialise(value.registry, state, value.registry.identity[-2:], place, origin)
-            return state, Query(session.identity) if isinstance(session, Session) else None
+            return state, Query(session.identity, True) if isinstance(session, Session) else None
         return state, value
 
     def _shared(self, symbol: VariableRef, value: Opened, state: State, place: ir.Place) -> tuple[State, Value]:

@@ -119,10 +119,10 @@ class EntryPoints:
     def _kind(self, reference: FunctionRef) -> str:
         """What a function is entered for, by its decorators, its class and its loops."""
         module, function = reference
+        if is_route(function):
+            return REQUEST
         for decorator in function.decorators:
             path = path_of(decorator.function if isinstance(decorator, ir.Call) else decorator)
-            if len(path) > 1 and path[-1] in _ROUTES and isinstance(decorator, ir.Call):
-                return REQUEST
             if (len(path) > 1 and path[-1] in _JOBS) or path[-1:] in [(name,) for name in _BARE_JOBS]:
                 return MESSAGE
         definition = module.classes.get(function.owner or "")
@@ -184,6 +184,12 @@ class EntryPoints:
         if isinstance(value, ClassValue):
             return self._project.table.method(value.reference, "__init__")
         return None
+
+
+def is_route(function: ir.Function) -> bool:
+    """Whether a decorator sends requests to the function."""
+    calls = [decorator.function for decorator in function.decorators if isinstance(decorator, ir.Call)]
+    return any([len(path_of(call)) > 1 and path_of(call)[-1] in _ROUTES for call in calls])
 
 
 def _is_endless(loop: ir.While) -> bool:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from session_lint import ir
 from session_lint.findings import Confidence
-from session_lint.flow import result
+from session_lint.flow import operations, result
 from session_lint.flow.result import Event, Exit, FunctionFlow
 from session_lint.flow.state import BROKEN, FAILED, SessionState
 from session_lint.flow.values import Path
@@ -123,7 +123,13 @@ def reuses(flow: FunctionFlow) -> Iterator[Reuse]:
     seen = set()
     events = [event for event in flow.events if event.kind == result.USE_BROKEN and event.session is not None]
     for event in sorted(
-        events, key=lambda event: (event.session is not None and event.session.transaction != FAILED, event.place)
+        events,
+        # What is asked of the session itself before what its objects load.
+        key=lambda event: (
+            event.session is not None and event.session.transaction != FAILED,
+            event.detail == operations.LOAD,
+            event.place,
+        ),
     ):
         assert event.session is not None
         swallowed = event.session.witness.swallowed
@@ -133,7 +139,8 @@ def reuses(flow: FunctionFlow) -> Iterator[Reuse]:
         seen.add(key)
         info = flow.sessions[event.identity]
         sure = event.session.transaction == FAILED
-        yield Reuse(event, event.session, info.certainty if sure else Confidence.POSSIBLE)
+        certainty = info.certainty.at_most(Confidence.LIKELY) if event.detail == operations.LOAD else info.certainty
+        yield Reuse(event, event.session, certainty if sure else Confidence.POSSIBLE)
 
 
 def is_retry(reuse: Reuse) -> bool:
