@@ -115,8 +115,10 @@ def _reused(context: Context, flow: FunctionFlow, reuse: Reuse) -> Finding:
     event, session = reuse.event, reuse.session
     info = flow.sessions[event.identity]
     what = failed_operation(session)
+    # An object may be read in the very handler that lets the error out again.
+    then = "nothing was rolled back" if event.detail == ops.LOAD else "the error was swallowed without a rollback"
     message = (
-        f"{event.text} uses {info.name} after {what} may have failed and the error was swallowed without a rollback; "
+        f"{event.text} uses {info.name} after {what} may have failed and {then}; "
         f"roll back in the handler, or put what may fail into `with {info.name}.begin_nested():`"
     )
     place = _place(session) or event.place

@@ -70,7 +70,7 @@ CALM_FUNCTIONS = frozenset(
 """Builtins that a reader does not expect to raise."""
 
 CALM_OBJECTS = frozenset(
-    {"logger", "log", "logging", "_logger", "LOG", "LOGGER", "_log", "structlog", "console", "click"}
+    {"logger", "log", "logging", "_logger", "LOG", "LOGGER", "_log", "structlog", "console", "click", "traceback"}
 )
 CALM_METHODS = frozenset(
     "append extend items keys values strip lower upper startswith endswith format join split replace add_done_callback "
