@@ -32,7 +32,11 @@ def parked_findings(context: Context) -> Iterator[Finding]:
                 f"works with it, or close it when that has ended"
             )
             trail = [*history(event.session, "opened"), Mark(event.place, f"it is put into {event.text} here")]
-            affects = [context.affected(user, f"{user.function.name} works with {event.text}") for user in users]
+            affects = [
+                context.affected(user, f"{user.function.name} works with {event.text}")
+                for user in users
+                if parking.says(user, event.text)
+            ]
             confidence = confidence_of(flow, info).at_most(Confidence.LIKELY)
             yield context.finding(flow, info.place, message, confidence, trail, affects)
 

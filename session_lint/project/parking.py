@@ -70,6 +70,11 @@ class Parking:
         """The functions that mention it, but for those that only put something there."""
         return self._of(key)[1]
 
+    def says(self, reference: FunctionRef, text: str) -> bool:
+        """Whether a function calls it by these very words: other objects may have something of the same name."""
+        nodes = self._project.table.bodies.expressions(reference.function.body)
+        return any([isinstance(node, (ir.Name, ir.Subscript)) and shown(node).startswith(text) for node in nodes])
+
     def _of(self, key: str) -> tuple[bool, list[FunctionRef]]:
         if key not in self._users:
             closed, readers = False, []
