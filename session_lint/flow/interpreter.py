@@ -20,6 +20,7 @@ above, but for the three methods that it needs of them and declares itself (`run
     ForeignCalls   foreign_calls.py  what can't be seen
     SessionCalls   session_calls.py  methods of sessions, transactions, engines, generators
     Variables      variables.py      names, and who is responsible for what they hold
+    Objects        objects.py        mapped objects that a session has loaded
     Effects        effects.py        what an operation does to a session
 """
 
