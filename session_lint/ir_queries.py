@@ -38,6 +38,12 @@ def path_of(node: ir.Expr) -> Path:
     return (node.name,) if isinstance(node, ir.Attribute) else ()
 
 
+def last_name(node: ir.Expr) -> str:
+    """The last part of a dotted name or attribute; "" of everything else."""
+    path = path_of(node)
+    return path[-1] if path else ""
+
+
 def call_place(node: ir.Expr, default: ir.Place = ir.NOWHERE) -> ir.Place:
     """Where the outermost call of an expression stands."""
     return next((part.place for part in ir.expressions(node) if isinstance(part, ir.Call)), default)

@@ -9,7 +9,7 @@ from session_lint.checks.context import Context
 from session_lint.flow import result
 from session_lint.flow.result import FunctionFlow, SessionInfo
 from session_lint.flow.values import ExternalValue, Function, Value
-from session_lint.ir_queries import path_of
+from session_lint.ir_queries import last_name, path_of
 from session_lint.project.entry_points import MESSAGE, REQUEST
 from session_lint.project.modules import FunctionRef
 
@@ -135,7 +135,7 @@ def _calls_commit(context: Context, reference: FunctionRef, depth: int) -> bool:
 
 def _is_unknown(context: Context, reference: FunctionRef, call: ir.Call, local: dict[str, Value]) -> bool:
     path = path_of(call.function)
-    name = path[-1] if path else call.function.name if isinstance(call.function, ir.Attribute) else ""
+    name = last_name(call.function)
     if not name or any([word in name.lower() for word in _COMMITTING]) or context.project.committers.named(name):
         return True
     value = context.project.statics.expression(reference.module, call.function, local)

@@ -14,14 +14,13 @@ from session_lint.flow.state import OPEN, Mark
 from session_lint.flow.values import ClassValue
 from session_lint.ir_queries import decorator_name, me_of, path_of
 from session_lint.project.modules import ClassRef, FunctionRef
+from session_lint.project.results import CACHED
 
 _ENDING = frozenset(
     "close aclose __exit__ __aexit__ __del__ stop shutdown dispose cleanup clean_up finish teardown tearDown on_finish "
     "disconnect release end remove".split()
 )
 """Methods by which an object is told that it is not needed any more."""
-
-_CACHES = ("lru_cache", "cache", "cached_property", "cached", "singleton")
 
 
 def held_findings(context: Context) -> Iterator[Finding]:
@@ -88,7 +87,7 @@ def _makers(context: Context, reference: ClassRef, making: FunctionRef) -> Itera
         if context.habitat(module) is Confidence.POSSIBLE:
             continue
         for function in module.functions.values():
-            if function.name == "main" or any([decorator_name(each) in _CACHES for each in function.decorators]):
+            if function.name == "main" or any([decorator_name(each) in CACHED for each in function.decorators]):
                 continue
             lasting = {name for item in bodies.statements(function.body) for name in _global_names(item)}
             for statement, nodes in bodies.parts(function.body):

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from session_lint import ir
 from session_lint.flow.result import COMMITTED
-from session_lint.ir_queries import path_of
+from session_lint.ir_queries import last_name
 from session_lint.project.modules import FunctionRef
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ class Committers:
     def _is_around(self, reference: FunctionRef) -> bool:
         function = reference.function
         called = [item.function if isinstance(item, ir.Call) else item for item in function.decorators]
-        hooked = any([_last(item) in _HOOKS for item in called])
+        hooked = any([last_name(item) in _HOOKS for item in called])
         return (hooked or (bool(function.owner) and function.name in _AROUND)) and self.commits(reference)
 
     def _mentions(self, part: ir.Expr) -> bool:
@@ -91,8 +91,8 @@ class Committers:
             return part.value == _SETTING
         if isinstance(part, ir.Name):
             return part.path[-1] == _SETTING
-        if isinstance(part, ir.Call) and _last(part.function) in _HOOKS:
-            return any([self.named(_last(argument.value)) for argument in part.arguments])
+        if isinstance(part, ir.Call) and last_name(part.function) in _HOOKS:
+            return any([self.named(last_name(argument.value)) for argument in part.arguments])
         return False
 
     def _expressions(self) -> list[ir.Expr]:
@@ -103,8 +103,3 @@ class Committers:
             for body in (module.tree.body, *[function.body for function in module.functions.values()])
             for part in bodies.expressions(body)
         ]
-
-
-def _last(node: ir.Expr) -> str:
-    path = path_of(node)
-    return path[-1] if path else ""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from session_lint import ir
 from session_lint.flow.operations import CLOSING_WORDS
-from session_lint.ir_queries import own_expressions, path_of, words
+from session_lint.ir_queries import last_name, own_expressions, path_of, words
 from session_lint.project.modules import FunctionRef
 
 if TYPE_CHECKING:
@@ -55,9 +55,9 @@ class Parking:
         bodies = self._project.table.bodies
         closed = []
         for call in bodies.calls(body):
-            if _last(call) in _CLOSING:
+            if last_name(call.function) in _CLOSING:
                 closed.append(path_of(call.function)[:-1])
-            if any([word in _last(call).lower() for word in CLOSING_WORDS]):
+            if any([word in last_name(call.function).lower() for word in CLOSING_WORDS]):
                 closed += [path_of(argument.value) for argument in call.arguments]
         for statement in bodies.statements(body):
             if isinstance(statement, ir.With):
@@ -106,14 +106,7 @@ class Parking:
                 parts = [part for item in statement.items for part in ir.expressions(item.value)]
                 if any([_mentions(part, key, packed) for part in parts]):
                     return True
-        return any([_last(call) in _CLOSING for call in bodies.calls(body)])
-
-
-def _last(call: ir.Call) -> str:
-    if isinstance(call.function, ir.Attribute):
-        return call.function.name
-    path = path_of(call.function)
-    return path[-1] if path else ""
+        return any([last_name(call.function) in _CLOSING for call in bodies.calls(body)])
 
 
 def _mentions(node: ir.Expr, key: str, packed: str) -> bool:
@@ -124,7 +117,7 @@ def _mentions(node: ir.Expr, key: str, packed: str) -> bool:
     if isinstance(node, ir.Subscript):
         return key_of(node) == key and (not packed or path_of(node.base) != (packed,))
     if isinstance(node, ir.Call):
-        is_asking = _last(node) in _ASKING and (not packed or path_of(node.function)[:1] != (packed,))
+        is_asking = last_name(node.function) in _ASKING and (not packed or path_of(node.function)[:1] != (packed,))
         return is_asking and any([_constant(argument.value) == key for argument in node.arguments])
     if isinstance(node, ir.Lambda):
         return any([_mentions(part, key, packed) for item in node.function.body for part in own_expressions(item)])

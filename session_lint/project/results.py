@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 _COROUTINES = ("inlineCallbacks", "coroutine", "gen_test", "asyncio_coroutine")
 """Decorators that make a coroutine of a generator function."""
 
-_CACHED = ("lru_cache", "cache", "cached_property", "cached", "singleton")
+CACHED = ("lru_cache", "cache", "cached_property", "cached", "singleton")
 
 
 class Results:
@@ -110,7 +110,7 @@ class Results:
             else None
         )
         known = [value for value in values if value is not None]
-        if any([decorator_name(decorator) in _CACHED for decorator in function.decorators]):
+        if any([decorator_name(decorator) in CACHED for decorator in function.decorators]):
             known = [Borrowed(value.type) if isinstance(value, Opened) else value for value in known]
         if known and all([value == known[0] for value in known]) and len(known) == len(values):
             return known[0]

@@ -243,11 +243,10 @@ class _Reader:
 
     def _member_matters(self, member: ast.stmt, touches: bool, holds: bool) -> bool:
         if isinstance(member, _Function):
-            if holds or self._may_swallow(member):
-                return True
             # What its objects are made of, a method that works with a session may call.
             is_making = member.name == "__init__" and _length(member) <= _SHORT
-            return touches and (is_making or _ends_by_raising(member) or self._has_word(member))
+            touching = touches and (is_making or _ends_by_raising(member) or self._has_word(member))
+            return holds or touching or self._may_swallow(member)
         if isinstance(member, ast.ClassDef):
             return touches
         if isinstance(member, (ast.Assign, ast.AnnAssign)):
