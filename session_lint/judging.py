@@ -31,7 +31,7 @@ def judge(
         for file in files
         if file.path in trees
     }
-    project = Project(list(modules.values()), settings)
+    project = Project(list(modules.values()), settings, [file.name for file in files])
     rules = list(all_rules().values())
     results = {path: _judge(project, modules[path], trees[path], rules, settings) for path in wanted}
     names = _Names(files, project)

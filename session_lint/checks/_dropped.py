@@ -140,5 +140,5 @@ def _is_unknown(context: Context, reference: FunctionRef, call: ir.Call, local: 
         return True
     value = context.project.statics.expression(reference.module, call.function, local)
     if isinstance(value, ExternalValue):
-        return context.project.committers.is_own(value.name)
+        return not value.name or context.project.table.is_unread(value.name)
     return value is None and len(path) == 1 and not hasattr(builtins, name)

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from session_lint import ir
 from session_lint.checks._leaks import confidence_of
 from session_lint.checks.context import Context, step_at
 from session_lint.findings import Confidence, Finding, Step
 from session_lint.flow import result
 from session_lint.flow.result import FunctionFlow
 from session_lint.flow.state import OPEN, Mark
-from session_lint.flow.values import ClassValue
-from session_lint.ir_queries import decorator_name, me_of, path_of
+from session_lint.ir_queries import me_of
+from session_lint.project import lifetimes
 from session_lint.project.modules import ClassRef, FunctionRef
-from session_lint.project.results import CACHED
 
 _ENDING = frozenset(
     "close aclose __exit__ __aexit__ __del__ stop shutdown dispose cleanup clean_up finish teardown tearDown on_finish "
@@ -42,10 +40,10 @@ def _held(context: Context, reference: ClassRef, name: str) -> Iterator[Finding]
     info = flow.sessions.get((me_of(making.function), name)) if flow is not None else None
     if context.project.parking.is_closed_under(name) or _ends(context, reference):
         return
-    if context.project.kept.is_singleton(reference):
+    if context.project.lifetimes.outlives_calls(reference):
         return  # SES208 tells about it
     user = next(_users(context, reference, name), None)
-    maker = next(_makers(context, reference, making), None)
+    maker = next(_makers(context, reference), None)
     if flow is None or user is None or maker is None:
         return
     message = (
@@ -77,42 +75,8 @@ def _users(context: Context, reference: ClassRef, name: str) -> Iterator[tuple[F
                 yield flow, session.witness.used or Mark(function.place, f"{flow.name} uses it here")
 
 
-def _makers(context: Context, reference: ClassRef, making: FunctionRef) -> Iterator[Step]:
-    """Where an object is made that does not outlive the call: in a local variable, or without a name."""
-    for user, _, _ in context.project.dependencies.users(making):
-        text = f"FastAPI makes one for every call of {user.function.name}"
-        yield step_at(user.module, user.function.place, text)
-    bodies = context.project.table.bodies
-    for module in context.project.table.modules:
-        if context.habitat(module) is Confidence.POSSIBLE:
-            continue
-        for function in module.functions.values():
-            if function.name == "main" or any([decorator_name(each) in CACHED for each in function.decorators]):
-                continue
-            lasting = {name for item in bodies.statements(function.body) for name in _global_names(item)}
-            for statement, nodes in bodies.parts(function.body):
-                calls = [node for node in nodes if isinstance(node, ir.Call)]
-                for call in calls:
-                    if path_of(call.function)[-1:] != (reference.definition.name,):
-                        continue
-                    value = context.project.statics.expression(module, call.function)
-                    if not isinstance(value, ClassValue) or value.reference != reference:
-                        continue
-                    if _dies(statement, call, calls, lasting):
-                        yield step_at(module, call.place, f"{function.name} makes one here")
-
-
-def _global_names(statement: ir.Stmt) -> tuple[str, ...]:
-    return statement.names if isinstance(statement, ir.Scope) else ()
-
-
-def _dies(statement: ir.Stmt, call: ir.Call, calls: list[ir.Call], lasting: set[str]) -> bool:
-    """Whether nobody but the function has the object."""
-    if any([argument.value == call for other in calls for argument in other.arguments]):
-        return False
-    if isinstance(statement, ir.Assign):
-        paths = [target.path for target in statement.targets if isinstance(target, ir.Name)]
-        return len(paths) == len(statement.targets) and all(
-            [len(path) == 1 and path[0] not in lasting for path in paths]
-        )
-    return isinstance(statement, (ir.Expression, ir.Return))
+def _makers(context: Context, reference: ClassRef) -> Iterator[Step]:
+    """Where an object is made that does not outlive the call."""
+    for making in context.project.lifetimes.makings(reference):
+        if making.life == lifetimes.CALL:
+            yield step_at(making.module, making.place, f"{making.maker} makes one here")

@@ -80,14 +80,7 @@ class Context:
 
     def habitat(self, module: Module) -> Confidence:
         """Tests, migrations and examples end with their process: most of what they leave behind does no harm."""
-        parts = module.path.lower().split("/")
-        if any([part in _SHORT_LIVED or part.endswith("_tests") for part in parts[:-1]]):
-            return Confidence.POSSIBLE
-        if parts[-1] in ("cli.py", "commands.py", "manage.py", "__main__.py", "migrations.py"):
-            return Confidence.POSSIBLE
-        if parts[-1].startswith(("test_", "conftest")) or parts[-1].endswith("_test.py"):
-            return Confidence.POSSIBLE
-        return Confidence.CERTAIN
+        return Confidence.POSSIBLE if module.is_short_lived else Confidence.CERTAIN
 
     def line(self, module: Module, place: ir.Place) -> str:
         """A place in words that fit into a message about this module."""
@@ -97,13 +90,6 @@ class Context:
     def affected(self, reference: FunctionRef, message: str) -> Affected:
         place = reference.function.place
         return Affected(reference.module.path, place[0], place[1], reference.function.qualname, message)
-
-
-_SHORT_LIVED = frozenset(
-    # Command-line programs give everything back when they end, too, and somebody sees how.
-    "tests test testing versions alembic migrations scripts examples example samples docs docs_src tutorial cli "
-    "commands".split()
-)
 
 
 def step_at(module: Module, place: ir.Place, text: str) -> Step:

@@ -38,17 +38,17 @@ class Conditions(Managers):
         super().__init__(project, reference, depth)
         self._questions: dict[Path, int] | None = None
 
-    def condition(self, node: ir.Expr, state: State, outcome: Outcome) -> Pairs:
+    def condition(self, node: ir.Expr, state: State, outcome: Outcome, purpose: str = "") -> Pairs:
         """The value of `and`, `or`, `not` and comparisons."""
         if isinstance(node, ir.Boolean):
             pairs: Pairs = []
-            for after, value in self.evaluate(node.left, state, outcome):
+            for after, value in self.evaluate(node.left, state, outcome, purpose):
                 verdict = truth(value)
                 decided = verdict is not None and verdict == (node.operator == "or")
                 if decided or verdict is None:
                     pairs.append((after, value))
                 if not decided:
-                    pairs += self.evaluate(node.right, after, outcome)
+                    pairs += self.evaluate(node.right, after, outcome, purpose)
             return distinct(pairs)
         return [
             (after, Const(verdict) if verdict is not None else None)

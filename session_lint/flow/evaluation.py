@@ -74,7 +74,7 @@ class Evaluation(Conditions):
         if isinstance(node, ir.Attribute):
             return self._attribute(node, state, outcome, purpose)
         if isinstance(node, (ir.Boolean, ir.Not, ir.Compare)):
-            return self.condition(node, state, outcome)
+            return self.condition(node, state, outcome, purpose)
         if isinstance(node, ir.Conditional):
             pairs: Pairs = []
             for after, verdict in self.test(node.test, state, outcome):
@@ -217,4 +217,6 @@ class Evaluation(Conditions):
         if isinstance(value, Query):
             yield self.operate(state, value.identity, ops.READ, place_of(node), "the query", outcome)
         else:
+            if isinstance(value, Coroutine):
+                self.not_awaited(value, state)
             yield state

@@ -135,6 +135,10 @@ class Interpreter(Exceptions):
 
     def _evaluate_target(self, target: ir.Expr, state: State, outcome: Outcome) -> State:
         """`repository.get(1).name = "x"`: the calls in a target are made, too."""
+        if isinstance(target, ir.Name) and len(target.path) > 1:
+            held = state.variables.get(target.path[:1])
+            if isinstance(held, Coroutine):
+                self.not_awaited(held, state)
         if isinstance(target, ir.Attribute):
             return next((after for after, _ in self.evaluate(target.base, state, outcome, "attribute")), state)
         if isinstance(target, ir.Subscript):

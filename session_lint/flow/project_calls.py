@@ -44,6 +44,7 @@ from session_lint.flow.values import (
 )
 from session_lint.ir_queries import (
     call_text,
+    decorator_name,
     has_decorator,
     is_abstract,
     me_of,
@@ -53,6 +54,9 @@ from session_lint.project.modules import ClassRef, FunctionRef
 
 if TYPE_CHECKING:
     from session_lint.project.link import Project
+
+_PLAIN = frozenset({"staticmethod", "classmethod", "override"})
+"""Decorators that leave a coroutine function one."""
 
 _MAX_DEPTH = 3
 """How deep calls of nested functions are run in place."""
@@ -96,11 +100,12 @@ class ProjectCalls(ForeignCalls):
         label = call_text(node)
         handed = self._handed(callee, bindings, state)
         touched = [identity for (name, *rest), identity in handed.items() if not rest]
-        if function.is_async and purpose in ("dropped", "attribute"):
-            identity = touched[0] if touched else None
-            if identity is None and isinstance(callee.receiver, Instance):
-                identity = () if self.project.holds_session(callee.receiver.reference) else None
-            return [(state, Coroutine(None, label, node.place, identity) if identity is not None else None)]
+        coroutine: Coroutine | None = None
+        if function.is_async and purpose in (*ops.NEVER_AWAITED, "assigned"):
+            if touched or self._needs_await(callee):
+                coroutine = Coroutine(None, label, node.place, touched[0] if touched else ())
+            if purpose != "assigned":
+                return [(state, coroutine)]
         contract = self.project.contract(reference, self.project.summaries.constants(reference, bindings))
         if contract is None:
             self._note_handing(reference, node.place, handed)
@@ -134,10 +139,18 @@ class ProjectCalls(ForeignCalls):
             value = loaded
         elif loaded is not None and isinstance(value, Instance):
             value = value._replace(loaded=loaded)
-        if function.is_async and purpose == "assigned" and touched and not isinstance(value, _GIVEN):
-            return [(after, Coroutine(value, label, node.place, touched[0])) for after, _ in returned]
+        if coroutine is not None and not isinstance(value, _GIVEN):
+            return [(after, coroutine._replace(value=value)) for after, _ in returned]
         pairs = self._giving(value, [after for after, answer in returned if answer is None], node)
         return pairs + [(after, answer) for after, answer in returned if answer is not None]
+
+    def _needs_await(self, callee: Function) -> bool:
+        """Whether an async function that is not handed a session works with one, so that it is our business."""
+        if isinstance(callee.receiver, Instance) and self.project.holds_session(callee.receiver.reference):
+            return True
+        # A decorator may make something else of it, such as a task or a plain function.
+        names = [decorator_name(each) for each in callee.reference.function.decorators]
+        return all([name in _PLAIN for name in names]) and self.project.works_with_sessions(callee.reference)
 
     def only_method(self, node: ir.Call, arguments: Arguments, state: State) -> Function | None:
         """`plugin.instance.consume(session=session)`: nobody knows what the object is, but one class has such a method.

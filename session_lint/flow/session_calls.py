@@ -83,8 +83,11 @@ class SessionCalls(Variables):
         info = self.flow.sessions[identity]
         text = call_text(node)
         kind = ops.SESSION_METHODS.get(name, ops.NEUTRAL)
-        if info.type.is_async and name in ops.COROUTINES and purpose in ("dropped", "attribute"):
+        if info.type.is_async and name in ops.COROUTINES and purpose in ops.NEVER_AWAITED:
             return [(state, Coroutine(None, text, node.place, identity))]
+        for _, value, _ in arguments:
+            if isinstance(value, Coroutine):  # no session takes one
+                self.not_awaited(value, state)
         if kind == ops.EXECUTE:
             statement = node.arguments[0].value if node.arguments else None
             kind = ops.WRITE if statement is not None and self._statements.changes_rows(statement) else ops.READ

@@ -29,7 +29,6 @@ class Committers:
     def __init__(self, project: Project) -> None:
         self._project = project
         self._names: frozenset[str] | None = None
-        self._packages: frozenset[str] | None = None
         self._around: bool | None = None
         self._route_classes: bool | None = None
 
@@ -52,15 +51,6 @@ class Committers:
                 if self.commits(flow.reference) and entries.of(flow.reference) is None
             )
         return name in self._names
-
-    def is_own(self, dotted: str) -> bool:
-        """Whether a name that is not known belongs to the project: to a part of it that was not read."""
-        if self._packages is None:
-            self._packages = frozenset(
-                part for module in self._project.table.modules for part in module.name.split(".")
-            )
-        first = dotted.partition(".")[0]
-        return not first or first in self._packages
 
     def around_requests(self) -> bool:
         """Whether a hook, a base class or a setting commits what requests and jobs leave behind."""

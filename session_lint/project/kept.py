@@ -9,16 +9,16 @@ from session_lint import ir
 from session_lint.findings import Confidence
 from session_lint.flow import result, tasks
 from session_lint.flow.result import FunctionFlow, SessionInfo
-from session_lint.flow.values import Instance, Opened, Path
+from session_lint.flow.values import Opened, Path
 from session_lint.ir_queries import path_of
 from session_lint.project.entry_points import LOOP, REQUEST, Entry
+from session_lint.project.lifetimes import APPLICATIONS
 from session_lint.project.modules import ClassRef, FunctionRef, Module
 
 if TYPE_CHECKING:
     from session_lint.project.link import Project
 
 _CONCURRENT = (REQUEST, tasks.JOB, tasks.TASK)
-_APPLICATIONS = ("app", "application")
 
 
 class Kept(NamedTuple):
@@ -94,22 +94,12 @@ class KeptSessions:
             reference = ClassRef(module, definition)
             self._project.statics.fields.of(reference)
             for name, how in self._project.statics.fields.kept.get(id(definition), {}).items():
-                if how == "instance" and not self.is_singleton(reference):
+                if how == "instance" and not self._project.lifetimes.outlives_calls(reference):
                     continue
                 what = f"the class {definition.name}" if how == "class" else f"the one {definition.name} of the process"
                 place, value = self.opening(reference, name)
                 if value is not None:
                     yield from self._kept(name, what, place, value, list(self._users_of(reference, name)))
-
-    def is_singleton(self, reference: ClassRef) -> bool:
-        """Whether a module keeps an object of the class."""
-        for module in self._project.table.modules:
-            for name, assignment in module.variables.items():
-                if isinstance(assignment.value, ir.Call):
-                    value = self._project.statics.name(module, (name,))
-                    if isinstance(value, Instance) and value.reference == reference:
-                        return True
-        return False
 
     def _users_of(self, reference: ClassRef, name: str) -> Iterator[tuple[FunctionRef, Path]]:
         """The functions that work with the attribute: methods, and others of the module by the class's name."""
@@ -142,7 +132,7 @@ class KeptSessions:
                 path = path_of(statement.targets[0]) if isinstance(statement, ir.Assign) else ()
                 if not isinstance(statement, ir.Assign) or len(path) < 3 or path[-2] != "state":
                     continue
-                if path[-3] not in _APPLICATIONS:
+                if path[-3] not in APPLICATIONS:
                     continue
                 local = self._project.statics.results.locals(around) if around is not None else None
                 value = self._project.statics.expression(module, statement.value, local)

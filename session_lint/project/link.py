@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from session_lint import ir
 from session_lint.findings import Confidence
@@ -18,7 +18,8 @@ from session_lint.project.decorators import Decorators
 from session_lint.project.dependencies import Dependencies
 from session_lint.project.entry_points import EntryPoints
 from session_lint.project.kept import KeptSessions
-from session_lint.project.modules import LIBRARIES, ClassRef, External, FunctionRef, Module, SymbolTable
+from session_lint.project.lifetimes import Lifetimes
+from session_lint.project.modules import ClassRef, External, FunctionRef, Module, SymbolTable
 from session_lint.project.ownership import Ownership
 from session_lint.project.parking import Parking
 from session_lint.project.profiles import Profiles
@@ -36,9 +37,10 @@ from session_lint.settings import Settings
 class Project:
     """The linked project."""
 
-    def __init__(self, modules: list[Module], settings: Settings) -> None:
+    def __init__(self, modules: list[Module], settings: Settings, files: Iterable[str] = ()) -> None:
+        """files: the dotted names of all files of the project, those that were not read included."""
         self.settings = settings
-        self.table = SymbolTable(modules)
+        self.table = SymbolTable(modules, files)
         self.statics = Statics(self.table, settings)
         self.constructors = Constructors(self.table)
         self.summaries = Summaries(self)
@@ -50,6 +52,7 @@ class Project:
         self.entry_points = EntryPoints(self)
         self.committers = Committers(self)
         self.kept = KeptSessions(self)
+        self.lifetimes = Lifetimes(self)
         self.removals = Removals(self)
         self.parking = Parking(self)
         self.profiles = Profiles(self)
@@ -61,7 +64,6 @@ class Project:
         self._autocommit: bool | None = None
         self._zope: bool | None = None
         self._lineages: dict[str, tuple[str, ...] | None] = {}
-        self._packages: set[str] | None = None
         self.failures: list[tuple[FunctionRef, str]] = []
         self.notes: list[str] = []
 
@@ -228,15 +230,22 @@ class Project:
                     for symbol in self.table.ancestors(ClassRef(module, definition))
                 ]
                 return (*found, *[base.path[-1] for base in definition.bases if isinstance(base, ir.Name)])
-        if name.partition(".")[0] in LIBRARIES:
-            return None
-        if self._packages is None:
-            self._packages = {part for module in self.table.modules for part in module.name.split(".")[:-1]}
-        return () if "." in name and name.partition(".")[0] in self._packages else None
+        return () if "." in name and self.table.is_unread(name) else None
 
     def means_failure(self, name: str) -> bool:
         """Whether the settings say that a class is raised where a statement has failed."""
         return any([name == said or name.endswith(f".{said}") for said in self.settings.exceptions])
+
+    def works_with_sessions(self, reference: FunctionRef, depth: int = 3) -> bool:
+        """Whether the function has a session, or calls one that has."""
+        flow = self.flow(reference)
+        if flow is None or flow.sessions or depth == 0:
+            return flow is not None and bool(flow.sessions)
+        for call in self.table.bodies.calls(reference.function.body):
+            value = self.statics.expression(reference.module, call.function)
+            if isinstance(value, Function) and self.works_with_sessions(value.reference, depth - 1):
+                return True
+        return False
 
     def holds_session(self, reference: ClassRef) -> bool:
         """Whether objects of the class keep a session."""

@@ -34,6 +34,16 @@ class Module:
     def __post_init__(self) -> None:
         self._collect(self.tree.body)
 
+    @property
+    def is_short_lived(self) -> bool:
+        """Whether it is a test, a migration, an example or a command: most of what those leave ends with them."""
+        parts = self.path.lower().split("/")
+        if any([part in _SHORT_LIVED or part.endswith("_tests") for part in parts[:-1]]):
+            return True
+        if parts[-1] in ("cli.py", "commands.py", "manage.py", "__main__.py", "migrations.py"):
+            return True
+        return parts[-1].startswith(("test_", "conftest")) or parts[-1].endswith("_test.py")
+
     def _collect(self, body: tuple[ir.Stmt, ...]) -> None:
         for statement in ir.statements(body):
             if isinstance(statement, ir.Import):
@@ -113,6 +123,13 @@ class Module:
         return any([name == package or name.startswith(f"{package}.") for name in names for package in packages])
 
 
+_SHORT_LIVED = frozenset(
+    # Command-line programs give everything back when they end, too, and somebody sees how.
+    "tests test testing versions alembic migrations scripts examples example samples docs docs_src tutorial cli "
+    "commands".split()
+)
+
+
 def _part(value: ir.Expr, index: int) -> ir.Expr:
     """What the name at that position gets in `session, engine = ...`."""
     if isinstance(value, ir.Collection) and index < len(value.items):
@@ -174,7 +191,8 @@ LIBRARIES = frozenset(
 class SymbolTable:
     """All modules of the project, and the question what a name means."""
 
-    def __init__(self, modules: list[Module]) -> None:
+    def __init__(self, modules: list[Module], files: Iterable[str] = ()) -> None:
+        """files: the dotted names of all files of the project, those that were not read included."""
         self.modules = modules
         self.bodies = Bodies()
         self._by_last: dict[str, list[tuple[tuple[str, ...], Module]]] = {}
@@ -184,6 +202,8 @@ class SymbolTable:
         self._ancestors: dict[int, list[Symbol]] = {}
         self._methods: dict[tuple[int, str], FunctionRef | None] = {}
         self._methods_by_name: dict[str, list[FunctionRef]] | None = None
+        self._files = files
+        self._packages: set[str] | None = None
         for module in modules:
             parts = tuple(module.name.split("."))
             self._by_last.setdefault(parts[-1], []).append((parts, module))
@@ -270,6 +290,14 @@ class SymbolTable:
                 return found
             break
         return External(dotted)
+
+    def is_unread(self, dotted: str) -> bool:
+        """Whether an external name belongs to the project after all: to a part of it that was not read."""
+        if self._packages is None:
+            self._packages = {part for module in self.modules for part in module.name.split(".")[:-1]}
+            self._packages.update([name.partition(".")[0] for name in self._files])
+        first = dotted.partition(".")[0]
+        return first in self._packages and first not in LIBRARIES
 
     def bases(self, reference: ClassRef) -> list[Symbol]:
         """What a class's bases mean."""

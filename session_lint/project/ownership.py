@@ -8,7 +8,7 @@ from session_lint.findings import Confidence
 from session_lint.flow import result
 from session_lint.flow.entry import LEAVING
 from session_lint.flow.result import FunctionFlow, SessionInfo
-from session_lint.flow.values import Instance, Path
+from session_lint.flow.values import Path
 from session_lint.project.call_graph import Caller, open_ways
 from session_lint.project.modules import ClassRef, FunctionRef
 from session_lint.project.profiles import Profile
@@ -20,6 +20,10 @@ CLEANED = "cleaned"  # the owner rolls back or closes on every way out
 EXPOSED = "exposed"  # the owner does not, and the finding is its own
 KEPT = "kept"  # the session outlives the call and nobody cleans it
 UNKNOWN = "unknown"
+
+_PROCESS = "the process"
+_ENDING = frozenset("close aclose dispose shutdown stop disconnect __del__".split())
+"""Methods that give a lasting session up for good: whoever works with it before is not helped."""
 
 _MAX_CHAIN = 300
 """How many callers up an owner is looked for: Python's own stack ends some time after that."""
@@ -70,12 +74,13 @@ class Ownership:
         return self._owners[key]
 
     def _judge(self, flow: FunctionFlow, info: SessionInfo) -> Owner:
-        if info.origin == result.SHARED or self._is_kept(flow, info):
+        keeper = _PROCESS if info.origin == result.SHARED else self._keeper(flow, info)
+        if keeper:
             if self._project.kept.is_shared(flow, info):
                 return Owner(EXPOSED, f"{info.name} is shared by all requests", Confidence.LIKELY)
-            if self._is_cleaned_somewhere(flow, info):
+            if self._is_cleaned_somewhere(flow, info, keeper == _PROCESS):
                 return Owner(UNKNOWN, f"{info.name} is rolled back or closed elsewhere", Confidence.POSSIBLE)
-            return Owner(KEPT, f"{info.name} lives as long as the process", Confidence.LIKELY)
+            return Owner(KEPT, f"{info.name} lives as long as {keeper}", Confidence.LIKELY)
         if info.origin == result.AMBIENT and info.framework:
             return _by_framework(self._project.profiles.named(info.framework))
         if info.origin == result.INJECTED and info.provider is not None:
@@ -162,22 +167,28 @@ class Ownership:
             return Owner(EXPOSED, f"its caller {name} does not end it: {owner.text}", owner.confidence)
         return owner._replace(confidence=owner.confidence.at_most(info.certainty))
 
-    def _is_kept(self, flow: FunctionFlow, info: SessionInfo) -> bool:
-        """Whether the session is opened by its object's own class, and the object (or class) lives with the process."""
+    def _keeper(self, flow: FunctionFlow, info: SessionInfo) -> str:
+        """What keeps a session that its object's own class has opened; "" if that is no more than a call."""
         function, module = flow.reference.function, flow.reference.module
         definition = module.classes.get(function.owner or "")
         if info.origin != result.ATTRIBUTE or definition is None or len(info.identity) != 2:
-            return False
+            return ""
         reference = ClassRef(module, definition)
         self._project.statics.fields.of(reference)
         how = self._project.statics.fields.kept.get(id(definition), {}).get(info.identity[1])
-        if how == "instance":
-            made = [self._project.statics.name(module, (name,)) for name in module.variables]
-            return any([isinstance(value, Instance) and value.reference == reference for value in made])
-        return how == "class"
+        if how == "class" or (how == "instance" and self._project.lifetimes.outlives_calls(reference)):
+            return _PROCESS
+        if how == "instance" and not self._project.lifetimes.is_for_a_call(reference):
+            return f"its {definition.name}"
+        return ""
 
-    def _is_cleaned_somewhere(self, flow: FunctionFlow, info: SessionInfo) -> bool:
+    def _is_cleaned_somewhere(self, flow: FunctionFlow, info: SessionInfo, lasts: bool) -> bool:
         """Whether some function of the module ends the transaction of that session, whenever that may be."""
         path = info.identity if info.origin == result.ATTRIBUTE else (info.name,)
-        functions = self._project.functions(flow.reference.module)
-        return any([self._project.statics.ends(reference, path) for reference in functions])
+        return any(
+            [
+                self._project.statics.ends(reference, path)
+                for reference in self._project.functions(flow.reference.module)
+                if not (lasts and reference.function.owner and reference.function.name in _ENDING)
+            ]
+        )

@@ -133,6 +133,8 @@ class _Reader:
         self.text = text
         self._known = frozenset(words)
         self._names: tuple[str, ...] = ()
+        self._imported: frozenset[str] = frozenset()
+        self._coroutines: frozenset[str] = frozenset()
 
     def units(self, body: Sequence[ast.stmt]) -> list[Unit]:
         self._learn_names(body)
@@ -183,6 +185,19 @@ class _Reader:
                 ):
                     names.add(statement.name)
         self._name(names)
+        self._imported = frozenset(
+            [
+                alias.asname or alias.name
+                for item in body
+                if isinstance(item, ast.ImportFrom)
+                for alias in item.names
+                if alias.name[0].islower()
+            ]
+        )
+        functions = [*body, *[item for owner in body if isinstance(owner, ast.ClassDef) for item in owner.body]]
+        self._coroutines = frozenset(
+            [item.name for item in functions if isinstance(item, ast.AsyncFunctionDef) and self._has_word(item)]
+        )
 
     def _name(self, names: set[str]) -> None:
         self._names = tuple([f"|{name.lower()}|" for name in sorted(names)])
@@ -205,11 +220,30 @@ class _Reader:
             ]
         )
 
+    def _may_forget(self, function: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
+        """Whether it calls a coroutine function without awaiting it."""
+        if not isinstance(function, ast.AsyncFunctionDef):
+            return False
+        nodes = list(ast.walk(function))
+        awaited = {id(node.value) for node in nodes if isinstance(node, ast.Await)}
+        alone = {id(node.value) for node in nodes if isinstance(node, (ast.Expr, ast.Assign))}
+        for node in nodes:
+            if isinstance(node, ast.Call) and id(node) not in awaited:
+                name = getattr(node.func, "id", None) or getattr(node.func, "attr", "")
+                if name in self._coroutines or (id(node) in alone and name in self._imported):
+                    return True
+        return False
+
     def _matters(self, statement: ast.stmt) -> bool:
         if isinstance(statement, (ast.Import, ast.ImportFrom, ast.ClassDef)):
             return True
         if isinstance(statement, _Function):
-            return _ends_by_raising(statement) or self._has_word(statement) or self._may_swallow(statement)
+            return (
+                _ends_by_raising(statement)
+                or self._has_word(statement)
+                or self._may_swallow(statement)
+                or self._may_forget(statement)
+            )
         if isinstance(statement, (ast.Assign, ast.AnnAssign)):
             value, length = statement.value, _length(statement)
             if isinstance(value, (ast.Call, ast.Name, ast.Attribute, ast.Subscript)) and length <= _SHORT:
@@ -246,7 +280,7 @@ class _Reader:
             # What its objects are made of, a method that works with a session may call.
             is_making = member.name == "__init__" and _length(member) <= _SHORT
             touching = touches and (is_making or _ends_by_raising(member) or self._has_word(member))
-            return holds or touching or self._may_swallow(member)
+            return holds or touching or self._may_swallow(member) or self._may_forget(member)
         if isinstance(member, ast.ClassDef):
             return touches
         if isinstance(member, (ast.Assign, ast.AnnAssign)):
