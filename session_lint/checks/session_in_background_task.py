@@ -20,6 +20,7 @@ _WHEN = {
     tasks.TASK: "when this function goes on",
     tasks.THREAD: "at the same time",
     tasks.JOB: "at the same time",
+    tasks.SCHEDULED: "later",
 }
 _REMEDY = "pass it only ids and let it open a session of its own"
 _DEEPEST = 8

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from session_lint.checks import rule
 from session_lint.checks.context import Context, step_at
-from session_lint.findings import Confidence, Finding, Severity
+from session_lint.findings import Finding, Severity
 from session_lint.project.kept import Kept
 
 
@@ -24,7 +24,7 @@ def _finding(context: Context, kept: Kept) -> Finding:
             f"{kept.what} keeps one session in {kept.name}: if a statement fails, {reference.function.name} and all "
             "others that use it fail until somebody rolls back; open one per unit of work"
         )
-        return context.finding(None, kept.place, message, Confidence.POSSIBLE, trail)
+        return context.finding(None, kept.place, message, kept.confidence.at_most(kept.certainty), trail)
     kind = kept.entries[0].kind
     together = "task" if kept.is_async else "thread"
     message = (

@@ -66,7 +66,7 @@ class Starts(Calls):
 
     def _is_waited_for(self, start: tasks.Start, node: ir.Call, purpose: str) -> bool:
         """Whether the function waits for the end of what it starts. Nobody can wait for what follows the response."""
-        if start.kind in (tasks.BACKGROUND, tasks.QUEUED):
+        if start.kind in (tasks.BACKGROUND, tasks.QUEUED, tasks.SCHEDULED):
             return False
         return purpose in _WAITED or tasks.is_waited_for(self.function, self.statement, node)
 

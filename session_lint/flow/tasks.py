@@ -16,6 +16,7 @@ TASK = "task"  # runs on, in the event loop
 THREAD = "thread"
 JOB = "job of an executor"
 QUEUED = "queued job"  # runs in another process
+SCHEDULED = "scheduled job"  # runs when its time has come
 
 
 class Start(NamedTuple):
@@ -33,7 +34,8 @@ _OF_THREADS = ("limiter", "cancellable", "abandon_on_cancel", "executor")
 _COLLECTING = frozenset("append add insert extend put put_nowait update".split())
 _TASK_MAKERS = ("ensure_future", "run_coroutine_threadsafe")
 _STARTERS = frozenset(
-    "Thread Timer delay apply_async start_soon BackgroundTask add_task submit run_in_executor".split()
+    "Thread Timer delay apply_async start_soon BackgroundTask add_task submit run_in_executor add_job "
+    "call_later call_at call_soon call_soon_threadsafe".split()
 ) | set(_TASK_MAKERS)
 
 
@@ -55,6 +57,12 @@ def started_by(node: ir.Call) -> Start | None:
         return Start(QUEUED, ir.Name(path[:-1]))
     if function is None:
         return None
+    if last == "add_job":
+        return Start(SCHEDULED, function) if _may_be_function(function) else None
+    if last.startswith("call_"):
+        later = positional[1] if last in ("call_later", "call_at") and len(positional) > 1 else function
+        is_method = len(path) > 1 or isinstance(node.function, ir.Attribute)
+        return Start(SCHEDULED, later) if is_method and _may_be_function(later) else None
     if last.endswith("create_task") or last in _TASK_MAKERS:
         # `create_task(db, item)` makes a row in many applications; a task is made of a coroutine.
         alone = len(positional) <= (2 if last == "run_coroutine_threadsafe" else 1)

@@ -113,7 +113,10 @@ def decorated_name(project: Project, reference: FunctionRef) -> str | None:
     if enclosing is None or enclosing.function.owner:
         return None
     parameters = [item for item in enclosing.function.parameters if item.kind == "positional"]
-    return parameters[0].name if parameters else None
+    if not parameters or shapes.named_like_session(parameters[0].name):
+        return None
+    # `def make_tool(session: AsyncSession):` decorates nothing.
+    return parameters[0].name if project.parameter(enclosing, parameters[0])[0] is None else None
 
 
 def _seems_to_inject(decorator: ir.Expr) -> bool:

@@ -52,6 +52,7 @@ class KeptSessions:
                 *self._of_variables(module),
                 *self._of_classes(module),
                 *self._of_applications(module),
+                *self._of_defaults(module),
             ]
         return self._found[id(module)]
 
@@ -139,6 +140,20 @@ class KeptSessions:
                 if isinstance(value, Opened) and value.type.role == "session":
                     users = [user for user in self._reading(path[-3:]) if around is None or user[0] != around]
                     yield from self._kept(path[-1], "the application", statement.place, value, users)
+
+    def _of_defaults(self, module: Module) -> Iterator[Kept]:
+        """`def save(item, session=new_session()):` makes one session, when the function is defined."""
+        for reference in self._project.functions(module):
+            for parameter in reference.function.parameters:
+                if isinstance(parameter.default, ir.Call):
+                    value = self._project.statics.expression(module, parameter.default)
+                    if isinstance(value, Opened) and value.type.role == "session":
+                        what = f"the default of a parameter of {reference.function.name}"
+                        for kept in self._kept(
+                            parameter.name, what, parameter.default.place, value, [(reference, (parameter.name,))]
+                        ):
+                            # Whoever calls it without a session works with that one.
+                            yield kept._replace(confidence=Confidence.LIKELY)
 
     def _reading(self, path: Path) -> Iterator[tuple[FunctionRef, Path]]:
         """The functions that mention `request.app.state.db`."""

@@ -193,8 +193,9 @@ class Project:
     def enclosing(self, reference: FunctionRef) -> FunctionRef | None:
         """The function around a nested one."""
         outer = reference.function.qualname.rpartition(".")[0]
-        function = reference.module.functions.get(outer)
-        return FunctionRef(reference.module, function) if function is not None and outer else None
+        while outer and outer not in reference.module.functions:
+            outer = outer.rpartition(".")[0]  # a class in between
+        return FunctionRef(reference.module, reference.module.functions[outer]) if outer else None
 
     def locals(self, reference: FunctionRef) -> dict[str, Value]:
         """The local variables of a function as a nested one sees them."""
