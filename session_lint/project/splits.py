@@ -154,7 +154,7 @@ def _split(flow: FunctionFlow, event: Event, by: FunctionFlow, commit: Event, go
     # What the turns of a loop write before and after this one are other items.
     is_earlier = wrote.place < event.place
     before = is_earlier and any(
-        other.kind == result.WROTE and not other.detail and other.place == wrote.place for other in flow.events
+        other.kind == result.WROTE and other.detail != "callee" and other.place == wrote.place for other in flow.events
     )
     undoes = is_earlier and _undoes(event, wrote.place, goes_on_inside)
     if not after and not undoes and not goes_on_inside:
