@@ -11,7 +11,7 @@ from session_lint.findings import Confidence, Finding, Severity
 from session_lint.flow import result
 from session_lint.flow.result import Event, FunctionFlow
 from session_lint.flow.state import Mark
-from session_lint.ir_queries import bound_paths, handled_calls, path_of
+from session_lint.ir_queries import bound_paths, handled_calls, path_of, precedes
 
 
 @rule("SES103", "multi-write-without-begin", Severity.WARNING)
@@ -86,8 +86,8 @@ def _writes(flow: FunctionFlow, commit: Event, before: bool) -> list[Event]:
         and (other.kind == result.WROTE or (other.kind == result.COMMITTED and other.detail is not None))
     ]
     if before:
-        return [write for write in writes if write.place <= first]
-    return [write for write in writes if first < write.place <= commit.place]
+        return [write for write in writes if precedes(write.place, first)]
+    return [write for write in writes if not precedes(write.place, first) and precedes(write.place, commit.place)]
 
 
 def _commit_between(flow: FunctionFlow, commit: Event, earlier: Event, later: Event) -> Event | None:
@@ -95,7 +95,8 @@ def _commit_between(flow: FunctionFlow, commit: Event, earlier: Event, later: Ev
         if (
             other.kind == result.COMMITTED
             and other.identity == commit.identity
-            and earlier.place <= other.place < later.place
+            and precedes(earlier.place, other.place)
+            and not precedes(later.place, other.place)
         ):
             return other
     return None

@@ -14,6 +14,7 @@ from session_lint.flow import result
 from session_lint.flow.result import Event, FunctionFlow, SessionInfo
 from session_lint.flow.state import CLOSED, ENTRY, NONE, OPEN, SessionState
 from session_lint.flow.values import Path
+from session_lint.ir_queries import precedes
 
 _TEMPORARY = re.compile(r"create\s+(local\s+)?temp(orary)?\s+table", re.IGNORECASE)
 
@@ -88,7 +89,7 @@ def _lost(flow: FunctionFlow, info: SessionInfo) -> SessionState | None:
 def _may_take(commit: Event, wrote: ir.Place) -> bool:
     """Whether a commit may come after a write: it stands below it, or in the same loop."""
     loops = [frame.node.place for frame in commit.frames if frame.kind in ("for", "while")]
-    return commit.place >= wrote or any([ir.within(wrote, loop) for loop in loops])
+    return precedes(wrote, commit.place) or any([ir.within(wrote, loop) for loop in loops])
 
 
 def _makes_temporary_tables(flow: FunctionFlow) -> bool:

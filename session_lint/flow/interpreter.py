@@ -39,6 +39,7 @@ from session_lint.flow.outcome import Outcome
 from session_lint.flow.result import Exit, FunctionFlow
 from session_lint.flow.state import BROKEN, SessionState, State, States
 from session_lint.flow.values import Const, Coroutine, Instance, Items, Loaded, Path, Registry, Session, Value
+from session_lint.ir_queries import place_of, words
 from session_lint.project.modules import FunctionRef
 
 if TYPE_CHECKING:
@@ -136,7 +137,9 @@ class Interpreter(Exceptions):
     def _evaluate_target(self, target: ir.Expr, state: State, outcome: Outcome) -> State:
         """`repository.get(1).name = "x"`: the calls in a target are made, too."""
         if isinstance(target, ir.Attribute):
-            return next((after for after, _ in self.evaluate(target.base, state, outcome, "attribute")), state)
+            place = place_of(self.statement)
+            for after, held in self.evaluate(target.base, state, outcome, "attribute"):
+                return self.changed_of(held, target.name, words(target), place, after)
         if isinstance(target, ir.Subscript):
             for part in (target.base, *target.items):
                 state = next((after for after, _ in self.evaluate(part, state, outcome, "item")), state)

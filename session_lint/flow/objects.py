@@ -60,9 +60,8 @@ _READING_METHODS = frozenset({"to_dict", "as_dict", "to_json", "serialize"})
 """Methods of mapped objects that read their attributes."""
 
 
-CHANGING = frozenset(
-    "append remove extend insert add discard clear pop setattr flag_modified sqlmodel_update make_transient".split()
-)
+_CHANGED_BY = frozenset({"setattr", "flag_modified", "sqlmodel_update", "make_transient"})
+CHANGING = _CHANGED_BY | frozenset("append remove extend insert add discard clear pop".split())
 """The last names of calls that may change a mapped object, or take it out of its session."""
 
 
@@ -120,22 +119,28 @@ class Objects(Effects):
     def note_change(self, node: ir.Call, state: State) -> State:
         """`user.groups.append(group)`, `setattr(user, key, value)`, `flag_modified(user, "tags")`."""
         path = path_of(node.function)
-        given = node.arguments[0].value if node.arguments else None
-        name = given.path if isinstance(given, ir.Name) and len(given.path) == 1 else None
-        if path[-1] == "make_transient":
-            loaded = loaded_in(state.variables.get(name)) if name else None
-            return self.disown(loaded.identity, state, name) if loaded is not None else state
-        if path[-1] in ("setattr", "flag_modified"):
-            key = node.arguments[1].value if name and len(node.arguments) > 1 else None
-            attribute = key.value if isinstance(key, ir.Constant) and isinstance(key.value, str) else ""
-            return self.changed((name[0], attribute), node.place, state) if name else state
+        if path[-1] not in _CHANGED_BY:
+            return self.changed(path[:2], node.place, state, many=True) if len(path) == 3 else state
         if path[-1] == "sqlmodel_update":
-            return self.changed((path[0], ""), node.place, state) if len(path) == 2 else state
-        return self.changed(path[:2], node.place, state, many=True) if len(path) == 3 else state
+            return self.changed((*path[:-1], ""), node.place, state)
+        given = [argument.value for argument in node.arguments]
+        name = given[0].path if given and isinstance(given[0], ir.Name) else ()
+        if path[-1] == "make_transient":
+            loaded = loaded_in(state.variables.get(name))
+            return self.disown(loaded.identity, state, name) if loaded is not None else state
+        key = given[1].value if len(given) > 1 and isinstance(given[1], ir.Constant) else None
+        return self.changed((*name, key if isinstance(key, str) else ""), node.place, state)
 
     def changed(self, path: Path, place: ir.Place, state: State, many: bool = False) -> State:
-        """An attribute of a mapped object gets a value, or (many) the objects that it holds do change."""
-        held = state.variables.get(path[:1])
+        """An attribute of a variable gets a value, or (many) the objects that it holds do change.
+
+        The attribute is "" if it may be any.
+        """
+        held = state.variables.get(path[:1]) if len(path) == 2 else None
+        return self.changed_of(held, path[1], ".".join(path).rstrip("."), place, state, many) if held else state
+
+    def changed_of(self, held: Value, name: str, text: str, place: ir.Place, state: State, many: bool = False) -> State:
+        """The same of an object that may have no name."""
         loaded = loaded_in(held)
         if loaded is None or loaded.kind != OBJECT:
             return state
@@ -143,9 +148,9 @@ class Objects(Effects):
         if session.commits <= loaded.since and not (session.dirty or session.pending):
             return state  # It was added, and that has been rolled back.
         model = held.reference if isinstance(held, Instance) else loaded.model
-        if model is None or not self.project.table.maps(model, path[1], many):
+        if model is None or not self.project.table.maps(model, name, many):
             return state
-        return self.change(state, loaded.identity, place, f"changing {'.'.join(path).rstrip('.')}")
+        return self.change(state, loaded.identity, place, f"changing {text}")
 
     # --------------------------------------------------------------------------------------------- tracking
 
