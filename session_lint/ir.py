@@ -131,9 +131,10 @@ class Lambda(NamedTuple):
 
 
 class Opaque(NamedTuple):
-    """Anything else: its parts are evaluated, its value is unknown."""
+    """Anything else: its parts are evaluated, its value is unknown. reads: the attributes that it only reads."""
 
     parts: tuple[Expr, ...]
+    reads: tuple[tuple[str, ...], ...] = ()
 
 
 Expr = Union[  # noqa: UP007 - its classes refer to it, which `|` can not do on Python 3.10

@@ -30,10 +30,13 @@ def check(context: Context) -> Iterator[Finding]:
             for swallower, uses in _users(context, flow)
             if not _fails_at(swallower.session, late)
         }
-        for finding, identity, place in _own(context, flow, late):
+        for own, identity, place in _own(context, flow, late):
             told.add(identity)
-            _, uses = suffering.pop(place, (None, []))
-            yield replace(finding, affects=(*finding.affects, *_affected(context, uses)))
+            swallower, uses = suffering.pop(place, (None, []))
+            if swallower is not None and uses[0].confidence.rank < own.confidence.rank:
+                yield _suffered(context, swallower, uses)  # of two uses the surer one is told
+            else:
+                yield replace(own, affects=(*own.affects, *_affected(context, uses)))
         for swallower, uses in suffering.values():
             told.add(swallower.identity)
             yield _suffered(context, swallower, uses)

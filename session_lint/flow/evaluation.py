@@ -66,6 +66,8 @@ class Evaluation(Conditions):
             value = node.value if node is not None else None
             return [(state, Const(value) if value is None or value is True or value is False else None)]
         if isinstance(node, ir.Opaque):
+            for path in node.reads if self.has_failed else ():
+                self.note_read(path, state)
             return [(after, None) for after, _ in self._sequence(node.parts, state, outcome)]
         if isinstance(node, ir.Await):
             return self._await(node, state, outcome)

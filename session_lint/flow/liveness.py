@@ -106,6 +106,9 @@ def _last_reads(bodies: Bodies, function: ir.Function) -> tuple[dict[Path, Posit
                 for length in range(1, min(len(node.path), ASKED) + 1):
                     path = node.path[:length]
                     found[path] = max(found.get(path, end), end)
+            elif isinstance(node, ir.Opaque):
+                for path in node.reads:
+                    found[path[:1]] = max(found.get(path[:1], end), end)
             elif isinstance(node, ir.Lambda):
                 found.update(dict.fromkeys([(name,) for name in names_in(node.function)], _END))
     return found, loops

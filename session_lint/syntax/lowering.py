@@ -83,8 +83,14 @@ class Lowering:
     def opaque(self, nodes: Any) -> ir.Expr:
         """What is computed from the nodes can't be a session; keep only what happens on the way."""
         parts = [self.expression(node) for node in nodes]
+        reads: list[tuple[str, ...]] = []
+        for part in parts:
+            if isinstance(part, ir.Name) and len(part.path) > 1:
+                reads.append(part.path)
+            elif isinstance(part, ir.Opaque) and not part.parts:
+                reads += part.reads
         parts = [part for part in parts if happens(part)]
-        return ir.Opaque(tuple(parts)) if parts else ir.UNKNOWN
+        return ir.Opaque(tuple(parts), tuple(reads)) if parts or reads else ir.UNKNOWN
 
     def annotation(self, node: cst.Annotation | None) -> ir.Expr | None:
         return None if node is None else self.type(node.annotation)
@@ -109,4 +115,4 @@ class Lowering:
 
 def happens(node: ir.Expr) -> bool:
     """Whether evaluating the expression can do anything or names anything."""
-    return not isinstance(node, (ir.Constant, ir.Name)) and node != ir.UNKNOWN
+    return not isinstance(node, (ir.Constant, ir.Name)) and not (isinstance(node, ir.Opaque) and not node.parts)
