@@ -94,7 +94,7 @@ class ForeignCalls(SessionCalls):
         first = arguments[0][1] if arguments else None
         last = name.rpartition(".")[2]
         if last in CHANGING:
-            state = self.note_change(node, state)
+            state = self.note_change(node, last, state)
         if name in ("contextlib.closing", "contextlib.aclosing"):
             return [(state, Manager("closing", first, place=node.place))]
         if name == "contextlib.suppress":

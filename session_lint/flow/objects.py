@@ -116,16 +116,16 @@ class Objects(Effects):
 
     # -------------------------------------------------------------------------------------------- changing
 
-    def note_change(self, node: ir.Call, state: State) -> State:
+    def note_change(self, node: ir.Call, function: str, state: State) -> State:
         """`user.groups.append(group)`, `setattr(user, key, value)`, `flag_modified(user, "tags")`."""
         path = path_of(node.function)
-        if path[-1] not in _CHANGED_BY:
+        if function not in _CHANGED_BY:
             return self.changed(path[:2], node.place, state, many=True) if len(path) == 3 else state
-        if path[-1] == "sqlmodel_update":
+        if function == "sqlmodel_update":
             return self.changed((*path[:-1], ""), node.place, state)
         given = [argument.value for argument in node.arguments]
         name = given[0].path if given and isinstance(given[0], ir.Name) else ()
-        if path[-1] == "make_transient":
+        if function == "make_transient":
             loaded = loaded_in(state.variables.get(name))
             return self.disown(loaded.identity, state, name) if loaded is not None else state
         key = given[1].value if len(given) > 1 and isinstance(given[1], ir.Constant) else None
@@ -144,8 +144,8 @@ class Objects(Effects):
         loaded = loaded_in(held)
         if loaded is None or loaded.kind != OBJECT:
             return state
-        session = state.sessions[loaded.identity]
-        if session.commits <= loaded.since and not (session.dirty or session.pending):
+        session = state.sessions.get(loaded.identity)
+        if session is None or (session.commits <= loaded.since and not (session.dirty or session.pending)):
             return state  # It was added, and that has been rolled back.
         model = held.reference if isinstance(held, Instance) else loaded.model
         if model is None or not self.project.table.maps(model, name, many):
