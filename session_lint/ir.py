@@ -342,7 +342,10 @@ class Function(NamedTuple):
 
 
 class Class(NamedTuple):
-    """body: class-level statements; its methods are `Define`s among them."""
+    """body: class-level statements that were kept; its methods are `Define`s among them.
+
+    columns, relations: the attributes that it maps, relations being those that may hold many objects.
+    """
 
     name: str
     qualname: str
@@ -350,6 +353,8 @@ class Class(NamedTuple):
     body: tuple[Stmt, ...]
     decorators: tuple[Expr, ...]
     place: Place
+    columns: tuple[str, ...] = ()
+    relations: tuple[str, ...] = ()
 
 
 class Module(NamedTuple):

@@ -54,6 +54,11 @@ def place_of(statement: ir.Stmt | None) -> ir.Place:
     return ir.NOWHERE if statement is None else statement.place
 
 
+def precedes(place: ir.Place, other: ir.Place) -> bool:
+    """Whether what stands at a place is done before the other, loops aside: what it contains is done first."""
+    return place <= other and (place == other or not ir.within(other, place))
+
+
 def makes_calls(node: ir.Expr) -> bool:
     """Whether evaluating the expression calls or awaits anything."""
     return any([isinstance(part, (ir.Call, ir.Await)) for part in ir.expressions(node)])

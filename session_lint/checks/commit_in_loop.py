@@ -56,6 +56,9 @@ def _confidence(flow: FunctionFlow, event: Event, loop: ir.For) -> Confidence:
         # Something else happens for each item, which the commit may have to keep pace with; or a callee commits,
         # which may well be a unit of work of its own that is called for each item on purpose.
         return Confidence.POSSIBLE
+    if all([write.detail == result.CHANGE for write in _writes(flow, event, loop)]):
+        # `for order in orders: order.state = "old"`: the next run finds out which of them are done.
+        return Confidence.POSSIBLE
     return certainty(flow.sessions[event.identity], Confidence.LIKELY)
 
 
@@ -116,9 +119,12 @@ def _works_on_items(flow: FunctionFlow, event: Event, loop: ir.For) -> bool:
         for part in ir.expressions(statement):
             if isinstance(part, (ir.Yield,)):
                 return False
-    wrote = [
+    return bool(_writes(flow, event, loop)) or event.detail is not None
+
+
+def _writes(flow: FunctionFlow, event: Event, loop: ir.For) -> list[Event]:
+    return [
         other
         for other in flow.events
         if other.kind == result.WROTE and other.identity == event.identity and ir.within(other.place, loop.place)
     ]
-    return bool(wrote) or event.detail is not None

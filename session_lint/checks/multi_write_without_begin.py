@@ -11,7 +11,7 @@ from session_lint.findings import Confidence, Finding, Severity
 from session_lint.flow import result
 from session_lint.flow.result import Event, FunctionFlow
 from session_lint.flow.state import Mark
-from session_lint.ir_queries import handled_calls
+from session_lint.ir_queries import bound_paths, handled_calls, path_of, precedes
 
 
 @rule("SES103", "multi-write-without-begin", Severity.WARNING)
@@ -33,7 +33,7 @@ def check(context: Context) -> Iterator[Finding]:
             depends = _built_on(flow, earlier, later)
             # That both steps belong together shows where one builds on the other, here and not somewhere in a
             # callee, or where the author rolls back around both.
-            direct = all([write.detail is None for write in (*earlier, *later)])
+            direct = all([write.detail in (None, result.CHANGE) for write in (*earlier, *later)])
             together = depends and (direct or _is_rolled_back(event))
             confidence = certainty(info, Confidence.LIKELY if together else Confidence.POSSIBLE)
             message = (
@@ -86,8 +86,8 @@ def _writes(flow: FunctionFlow, commit: Event, before: bool) -> list[Event]:
         and (other.kind == result.WROTE or (other.kind == result.COMMITTED and other.detail is not None))
     ]
     if before:
-        return [write for write in writes if write.place <= first]
-    return [write for write in writes if first < write.place <= commit.place]
+        return [write for write in writes if precedes(write.place, first)]
+    return [write for write in writes if not precedes(write.place, first) and precedes(write.place, commit.place)]
 
 
 def _commit_between(flow: FunctionFlow, commit: Event, earlier: Event, later: Event) -> Event | None:
@@ -95,7 +95,8 @@ def _commit_between(flow: FunctionFlow, commit: Event, earlier: Event, later: Ev
         if (
             other.kind == result.COMMITTED
             and other.identity == commit.identity
-            and earlier.place <= other.place < later.place
+            and precedes(earlier.place, other.place)
+            and not precedes(later.place, other.place)
         ):
             return other
     return None
@@ -103,6 +104,9 @@ def _commit_between(flow: FunctionFlow, commit: Event, earlier: Event, later: Ev
 
 def _built_on(flow: FunctionFlow, earlier: list[Event], later: list[Event]) -> set[str]:
     """The objects of the first unit of work that something else in the second is made from."""
+    # What was only changed was there before, and need not be undone for what follows: it is not what this builds on.
+    earlier = [write for write in earlier if write.detail != result.CHANGE]
+    changes = {write.place for write in later if write.detail == result.CHANGE}
     made: dict[str, set[str]] = {}
     written: set[str] = set()
     used: set[str] = set()
@@ -111,6 +115,9 @@ def _built_on(flow: FunctionFlow, earlier: list[Event], later: list[Event]) -> s
             for target in statement.targets:
                 if isinstance(target, ir.Name) and len(target.path) == 1:
                     made.setdefault(target.path[0], set()).update(_roots(statement.value))
+            if statement.place in changes:
+                # `message.state = "sent"` writes down what has become of the message.
+                used |= _roots(statement.value) - {path[0] for item in statement.targets for path in bound_paths(item)}
         for part in ir.expressions(statement) if isinstance(statement, (ir.Expression, ir.Assign, ir.Return)) else ():
             if not isinstance(part, ir.Call):
                 continue
@@ -118,6 +125,8 @@ def _built_on(flow: FunctionFlow, earlier: list[Event], later: list[Event]) -> s
                 written |= {name for argument in part.arguments for name in _roots(argument.value)}
                 if isinstance(statement, ir.Assign):
                     written |= {target.path[0] for target in statement.targets if isinstance(target, ir.Name)}
+            elif part.place in changes:
+                used |= _roots(part) - _changed(part)
             elif any([part.place == write.place for write in later]):
                 for argument in part.arguments:
                     if isinstance(argument.value, ir.Name) and any([write.detail is None for write in later]):
@@ -126,6 +135,12 @@ def _built_on(flow: FunctionFlow, earlier: list[Event], later: list[Event]) -> s
                         used |= _roots(argument.value)
     parameters = {parameter.name for parameter in flow.reference.function.parameters}
     return {name for name in written & used if name in made} - parameters
+
+
+def _changed(call: ir.Call) -> set[str]:
+    """The object that a call changes: `user.groups.append(group)`, `setattr(user, key, value)`."""
+    path = path_of(call.function)
+    return set(path[:1]) if len(path) > 1 else _roots(call.arguments[0].value)
 
 
 def _roots(node: ir.Expr) -> set[str]:

@@ -14,6 +14,7 @@ from session_lint.flow import result
 from session_lint.flow.result import Event, FunctionFlow, SessionInfo
 from session_lint.flow.state import CLOSED, ENTRY, NONE, OPEN, SessionState
 from session_lint.flow.values import Path
+from session_lint.ir_queries import precedes
 
 _TEMPORARY = re.compile(r"create\s+(local\s+)?temp(orary)?\s+table", re.IGNORECASE)
 
@@ -46,7 +47,39 @@ def _finding(context: Context, flow: FunctionFlow, info: SessionInfo, lost: Sess
     place = wrote.place if wrote is not None else info.place
     trail = history(lost, "opened", "wrote", "ended")
     writers = _writers(context, flow, info.identity, place)
-    return context.finding(flow, place, message, certainty(info, Confidence.LIKELY), trail, writers)
+    # Who changes what it returns may only want it to look like that: `photo.url = signed(photo.url)`.
+    is_shown = _only_changes(context, flow, info.identity) and _returns_objects(flow)
+    confidence = Confidence.POSSIBLE if is_shown else Confidence.LIKELY
+    return context.finding(flow, place, message, certainty(info, confidence), trail, writers)
+
+
+def _only_changes(context: Context, flow: FunctionFlow, identity: Path, depth: int = 0) -> bool:
+    """Whether all that a function writes with a session is changes of objects that were loaded."""
+    for event in flow.events:
+        if event.kind != result.WROTE or event.identity != identity or event.detail == result.CHANGE:
+            continue
+        inner = [
+            (callee, root)
+            for handing in flow.calls
+            for root, given in handing.given
+            if handing.place == event.place and given == identity and (callee := context.project.flow(handing.callee))
+        ]
+        if not inner or depth >= _DEEPEST:
+            return False
+        if not all([_only_changes(context, callee, root, depth + 1) for callee, root in inner]):
+            return False
+    return True
+
+
+def _returns_objects(flow: FunctionFlow) -> bool:
+    """Whether a function returns something that it has in a variable."""
+    for statement in ir.statements(flow.reference.function.body):
+        if isinstance(statement, ir.Return) and statement.value is not None:
+            parts = ir.expressions(statement.value)
+            called = [part.function for part in parts if isinstance(part, ir.Call)]
+            if any([isinstance(part, ir.Name) and part not in called for part in parts]):
+                return True
+    return False
 
 
 def _writers(context: Context, flow: FunctionFlow, identity: Path, place: ir.Place, depth: int = 0) -> list[Affected]:
@@ -88,7 +121,7 @@ def _lost(flow: FunctionFlow, info: SessionInfo) -> SessionState | None:
 def _may_take(commit: Event, wrote: ir.Place) -> bool:
     """Whether a commit may come after a write: it stands below it, or in the same loop."""
     loops = [frame.node.place for frame in commit.frames if frame.kind in ("for", "while")]
-    return commit.place >= wrote or any([ir.within(wrote, loop) for loop in loops])
+    return precedes(wrote, commit.place) or any([ir.within(wrote, loop) for loop in loops])
 
 
 def _makes_temporary_tables(flow: FunctionFlow) -> bool:

@@ -149,9 +149,12 @@ def _loaded(flow: FunctionFlow, foreign: set[Path]) -> Loaded | None:
             return None
         session = out.state.sessions.get(loaded.identity)
         is_new = loaded.since >= 0 and (session is None or session.commits <= loaded.since)
-        found.add(Loaded(loaded.identity, loaded.kind, 0 if is_new else -1))
+        found.add(Loaded(loaded.identity, loaded.kind, 0 if is_new else -1, model=loaded.model))
+    if len({(loaded.identity, loaded.kind) for loaded in found}) != 1:
+        return None
     # Of several the newest: what is said of it is true of the others.
-    return max(found) if len({(loaded.identity, loaded.kind) for loaded in found}) == 1 else None
+    newest = max(found, key=lambda loaded: loaded.since)
+    return newest if len({loaded.model for loaded in found}) == 1 else newest._replace(model=None)
 
 
 class Marks(NamedTuple):

@@ -183,6 +183,17 @@ class Effects:
             return state.set(identity, session._replace(transaction=OPEN, dirty=dirty, pending=False).mark(wrote=wrote))
         return state.set(identity, session._replace(transaction=OPEN, pending=False))
 
+    def change(self, state: State, identity: Path, place: ir.Place, text: str) -> State:
+        """The state after an object of the session was changed: nothing is sent before the next flush."""
+        session = state.sessions[identity]
+        if session.transaction in (*BROKEN, CUT, CLOSED) or session.begun == 2:
+            return state
+        self.flow.direct.add(identity)
+        mark = Mark(place, f"{text} writes here")
+        session = self.go_on(session, identity, ops.ADD, mark)._replace(dirty=True, pending=True, touched=True)
+        self.event(result.WROTE, place, identity, text, session, result.CHANGE)
+        return state.set(identity, session.mark(wrote=session.witness.wrote or mark))
+
     def begin(self, state: State, identity: Path, place: ir.Place, text: str) -> None:
         """Note a begin(), which fails if the session is in a transaction."""
         if self._asks is None:

@@ -6,6 +6,7 @@ from session_lint import ir
 from session_lint.flow import errors
 from session_lint.flow import operations as ops
 from session_lint.flow.errors import Error
+from session_lint.flow.objects import CHANGING
 from session_lint.flow.outcome import Outcome
 from session_lint.flow.session_calls import SessionCalls
 from session_lint.flow.state import (
@@ -92,6 +93,8 @@ class ForeignCalls(SessionCalls):
         name = callee.name if isinstance(callee, ExternalValue) else ".".join(path_of(node.function))
         first = arguments[0][1] if arguments else None
         last = name.rpartition(".")[2]
+        if last in CHANGING:
+            state = self.note_change(node, last, state)
         if name in ("contextlib.closing", "contextlib.aclosing"):
             return [(state, Manager("closing", first, place=node.place))]
         if name == "contextlib.suppress":

@@ -39,6 +39,7 @@ from session_lint.flow.outcome import Outcome
 from session_lint.flow.result import Exit, FunctionFlow
 from session_lint.flow.state import BROKEN, SessionState, State, States
 from session_lint.flow.values import Const, Coroutine, Instance, Items, Loaded, Path, Registry, Session, Value
+from session_lint.ir_queries import place_of, words
 from session_lint.project.modules import FunctionRef
 
 if TYPE_CHECKING:
@@ -140,7 +141,9 @@ class Interpreter(Exceptions):
             if isinstance(held, Coroutine):
                 self.not_awaited(held, state)
         if isinstance(target, ir.Attribute):
-            return next((after for after, _ in self.evaluate(target.base, state, outcome, "attribute")), state)
+            place = place_of(self.statement)
+            for after, held in self.evaluate(target.base, state, outcome, "attribute"):
+                return self.changed_of(held, target.name, words(target), place, after)
         if isinstance(target, ir.Subscript):
             for part in (target.base, *target.items):
                 state = next((after for after, _ in self.evaluate(part, state, outcome, "item")), state)
@@ -275,7 +278,7 @@ class Interpreter(Exceptions):
                 for ready in self.iterate(value, after, node, outcome):
                     entered.add(ready)
 
-        element = elements.pop() if len(elements) == 1 else None
+        element = _common(elements)
 
         def enter(state: State) -> tuple[list[State], list[State]]:
             return [self.assign(node.target, element, state, node)], [state]
@@ -351,6 +354,8 @@ class Interpreter(Exceptions):
                 if target.path[0] in self.outer_names:
                     return self.hand_over(value, state)
                 return self.rebind(target.path, value, state, node)
+            if len(target.path) == 2:
+                state = self.changed(target.path, node.place, state)
             if self.has_failed:
                 state = self.refill(target.path[:1], state)
             old = state.sessions.get(target.path)
@@ -392,6 +397,14 @@ class Interpreter(Exceptions):
         target = node.targets[0]
         name = target.path if isinstance(target, ir.Name) else ("?",)
         return self.materialise(value, state, name, node.place, "attribute")
+
+
+def _common(elements: set[Value]) -> Value:
+    """What all turns of a loop are about: of objects that differ in nothing but their age, the newest."""
+    loaded = sorted([item for item in elements if isinstance(item, Loaded)], key=lambda item: item.since)
+    if len(loaded) == len(elements) and len({item._replace(since=0) for item in loaded}) == 1:
+        return loaded[-1]
+    return elements.pop() if len(elements) == 1 else None
 
 
 def _without_new(state: State, outer: set[Path]) -> State:

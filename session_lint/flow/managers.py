@@ -271,7 +271,7 @@ class Managers(Starts):
         session = state.sessions[identity]
         if session.transaction in BROKEN and session.witness.swallowed is not None:
             self.event(result.LOST_IN_BLOCK, node.place, identity, who, session)
-        clean = session._replace(transaction=NONE, dirty=False, reset=True)
+        clean = session._replace(transaction=NONE, dirty=False, pending=False, reset=True)
         if session.transaction == OPEN or session.dirty:
             over = clean._replace(transaction=CLOSED, owned=False) if closes else clean
             failed = state.set(identity, over._replace(begun=0))

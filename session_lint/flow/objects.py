@@ -1,8 +1,11 @@
-"""Mapped objects that a session has loaded, and what can't be read of them once a flush has failed.
+"""Mapped objects that a session has loaded: what changes them, and what can't be read of them after a failed flush.
 
 A failed flush expires all objects that the session has from the database, keys included: reading any attribute loads
 it again, which is a use of the failed session. A statement that fails expires nothing, and neither does a flush in a
 savepoint. What was added and not committed leaves the session and keeps what it holds.
+
+A change is a write like add(): it is sent by the next flush. Only what is known to be mapped counts: any other
+attribute is one of the plain object, as in `user.is_me = True` for a template.
 """
 
 from __future__ import annotations
@@ -57,8 +60,13 @@ _READING_METHODS = frozenset({"to_dict", "as_dict", "to_json", "serialize"})
 """Methods of mapped objects that read their attributes."""
 
 
+_CHANGED_BY = frozenset({"setattr", "flag_modified", "sqlmodel_update", "make_transient"})
+CHANGING = _CHANGED_BY | frozenset("append remove extend insert add discard clear pop".split())
+"""The last names of calls that may change a mapped object, or take it out of its session."""
+
+
 class Objects(Effects):
-    """Notes where the attributes of a mapped object are read after a failed flush."""
+    """Notes where a mapped object is changed, and where its attributes are read after a failed flush."""
 
     def note_read(self, path: Path, state: State) -> None:
         """`user.name`."""
@@ -106,6 +114,44 @@ class Objects(Effects):
                     return True
         return False
 
+    # -------------------------------------------------------------------------------------------- changing
+
+    def note_change(self, node: ir.Call, function: str, state: State) -> State:
+        """`user.groups.append(group)`, `setattr(user, key, value)`, `flag_modified(user, "tags")`."""
+        path = path_of(node.function)
+        if function not in _CHANGED_BY:
+            return self.changed(path[:2], node.place, state, many=True) if len(path) == 3 else state
+        if function == "sqlmodel_update":
+            return self.changed((*path[:-1], ""), node.place, state)
+        given = [argument.value for argument in node.arguments]
+        name = given[0].path if given and isinstance(given[0], ir.Name) else ()
+        if function == "make_transient":
+            loaded = loaded_in(state.variables.get(name))
+            return self.disown(loaded.identity, state, name) if loaded is not None else state
+        key = given[1].value if len(given) > 1 and isinstance(given[1], ir.Constant) else None
+        return self.changed((*name, key if isinstance(key, str) else ""), node.place, state)
+
+    def changed(self, path: Path, place: ir.Place, state: State, many: bool = False) -> State:
+        """An attribute of a variable gets a value, or (many) the objects that it holds do change.
+
+        The attribute is "" if it may be any.
+        """
+        held = state.variables.get(path[:1]) if len(path) == 2 else None
+        return self.changed_of(held, path[1], ".".join(path).rstrip("."), place, state, many) if held else state
+
+    def changed_of(self, held: Value, name: str, text: str, place: ir.Place, state: State, many: bool = False) -> State:
+        """The same of an object that may have no name."""
+        loaded = loaded_in(held)
+        if loaded is None or loaded.kind != OBJECT:
+            return state
+        session = state.sessions.get(loaded.identity)
+        if session is None or (session.commits <= loaded.since and not (session.dirty or session.pending)):
+            return state  # It was added, and that has been rolled back.
+        model = held.reference if isinstance(held, Instance) else loaded.model
+        if model is None or not self.project.table.maps(model, name, many):
+            return state
+        return self.change(state, loaded.identity, place, f"changing {text}")
+
     # --------------------------------------------------------------------------------------------- tracking
 
     def adopt(self, node: ir.Expr, identity: Path, state: State) -> State:
@@ -146,7 +192,7 @@ def sent(query: Query, name: str, session: SessionState) -> Value:
     """What a method of a query gives that sends it."""
     if not query.gives_objects or (name != "all" and name not in _ONE):
         return None
-    return Loaded(query.identity, LIST if name == "all" else OBJECT, known_since(session))
+    return Loaded(query.identity, LIST if name == "all" else OBJECT, known_since(session), model=query.model)
 
 
 def known_since(session: SessionState) -> int:
@@ -157,7 +203,7 @@ def known_since(session: SessionState) -> int:
 def element_of(value: Value, state: State) -> Value:
     """What a loop over the value gives in each turn."""
     if isinstance(value, Query) and value.gives_objects:
-        return Loaded(value.identity, since=known_since(state.sessions[value.identity]))
+        return Loaded(value.identity, since=known_since(state.sessions[value.identity]), model=value.model)
     return value._replace(kind=OBJECT) if isinstance(value, Loaded) and value.kind in (LIST, SCALARS) else None
 
 

@@ -25,6 +25,7 @@ from session_lint.flow.values import (
     SCALARS,
     Arguments,
     Borrowed,
+    ClassValue,
     ConnectionOf,
     Coroutine,
     Engine,
@@ -47,7 +48,7 @@ from session_lint.ir_queries import (
     call_text,
     path_of,
 )
-from session_lint.project.modules import FunctionRef
+from session_lint.project.modules import ClassRef, FunctionRef
 
 if TYPE_CHECKING:
     from session_lint.project.link import Project
@@ -92,7 +93,9 @@ class SessionCalls(Variables):
             statement = node.arguments[0].value if node.arguments else None
             kind = ops.WRITE if statement is not None and self._statements.changes_rows(statement) else ops.READ
         if kind == ops.QUERY:
-            return [(state, Query(identity, len(node.arguments) == 1 and names_class(node.arguments[0].value)))]
+            asked = node.arguments[0].value if len(node.arguments) == 1 else None
+            is_class = asked is not None and names_class(asked)
+            return [(state, Query(identity, is_class, self._model(asked, state) if is_class else None))]
         if kind == ops.BEGIN and ir.Argument("nested", ir.Constant(True)) in node.arguments:
             kind = ops.SAVEPOINT
         if kind == ops.BEGIN and not any([argument.name == "subtransactions" for argument in node.arguments]):
@@ -136,12 +139,19 @@ class SessionCalls(Variables):
         if self.flow.sessions[owner.identity].type.role != "session" or not node.arguments:
             return None
         since = known_since(state.sessions[owner.identity])
+        first = node.arguments[0].value
         if name in ("get", "get_one"):
-            return Loaded(owner.identity, OBJECT, since)
+            return Loaded(owner.identity, OBJECT, since, model=self._model(first, state))
         kind = _GIVES.get(name)
-        if kind is None or not self._statements.selects_objects(node.arguments[0].value):
+        selected = self._statements.selected(first) if kind is not None else None
+        if kind is None or selected is None:
             return None
-        return Loaded(owner.identity, kind, since)
+        return Loaded(owner.identity, kind, since, model=self._model(selected, state))
+
+    def _model(self, node: ir.Expr | None, state: State) -> ClassRef | None:
+        """The class that is asked for, if the project defines it."""
+        value = self.lookup(node.path, state) if isinstance(node, ir.Name) else None
+        return value.reference if isinstance(value, ClassValue) else None
 
     def _savepoint_around(self, identity: Path, state: State) -> str:
         """The variable that holds a savepoint which a handler around the statement rolls back, if there is one."""

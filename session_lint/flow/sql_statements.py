@@ -16,7 +16,7 @@ class SqlStatements:
     def __init__(self, function: ir.Function) -> None:
         self._function = function
         self._names: frozenset[str] | None = None
-        self._selecting: frozenset[str] | None = None
+        self._selecting: dict[str, ir.Expr] | None = None
 
     def changes_rows(self, statement: ir.Expr) -> bool:
         """Whether a statement that is executed changes rows."""
@@ -39,25 +39,26 @@ class SqlStatements:
             return statement.path[0] in self._changing_names()
         return False
 
-    def selects_objects(self, statement: ir.Expr) -> bool:
-        """Whether a statement gives mapped objects rather than columns: `select(User).where(...)`."""
+    def selected(self, statement: ir.Expr) -> ir.Expr | None:
+        """The class of the mapped objects that a statement gives: `select(User).where(...)`. None of columns."""
         while isinstance(statement, (ir.Attribute, ir.Call)):
             if isinstance(statement, ir.Attribute):
                 statement = statement.base
                 continue
             last = path_of(statement.function)[-1:]
             if last == ("select",):
-                return len(statement.arguments) == 1 and names_class(statement.arguments[0].value)
+                asked = statement.arguments[0].value if len(statement.arguments) == 1 else None
+                return asked if asked is not None and names_class(asked) else None
             if last and last[0] in _OF_COLUMNS:
-                return False
+                return None
             statement = statement.function
-        return isinstance(statement, ir.Name) and statement.path[0] in self._selecting_names()
+        return self._selecting_names().get(statement.path[0]) if isinstance(statement, ir.Name) else None
 
-    def _selecting_names(self) -> frozenset[str]:
-        """Local variables that hold nothing but SELECTs of mapped objects."""
+    def _selecting_names(self) -> dict[str, ir.Expr]:
+        """Local variables that hold nothing but SELECTs of mapped objects, and the class of those."""
         if self._selecting is None:
-            self._selecting = frozenset()
-            given: dict[str, list[bool]] = {}
+            self._selecting = {}
+            given: dict[str, list[ir.Expr | None]] = {}
             for statement in ir.statements(self._function.body):
                 if isinstance(statement, ir.Assign) and statement.value is not None:
                     for target in statement.targets:
@@ -65,8 +66,11 @@ class SqlStatements:
                             # `query = query.where(...)` says nothing that the first assignment did not say.
                             grows = words(statement.value).startswith(f"{target.path[0]}.")
                             if not grows or not _OF_COLUMNS.isdisjoint(words(statement.value).split(".")):
-                                given.setdefault(target.path[0], []).append(self.selects_objects(statement.value))
-            self._selecting = frozenset([name for name, selects in given.items() if all(selects)])
+                                given.setdefault(target.path[0], []).append(self.selected(statement.value))
+            for name, classes in given.items():
+                if None not in classes:
+                    first = classes[0]
+                    self._selecting[name] = first if first is not None and len(set(classes)) == 1 else ir.UNKNOWN
         return self._selecting
 
     def _changing_names(self) -> frozenset[str]:

@@ -186,10 +186,14 @@ class Transaction(NamedTuple):
 
 
 class Query(NamedTuple):
-    """A statement bound to its session, not sent yet. gives_objects: it asks for mapped objects, not for columns."""
+    """A statement bound to its session, not sent yet. gives_objects: it asks for mapped objects, not for columns.
+
+    model: their class, if the project defines it.
+    """
 
     identity: Path
     gives_objects: bool = False
+    model: ClassRef | None = None
 
 
 OBJECT, LIST, SCALARS, ROWS = "object", "list", "scalars", "rows"
@@ -199,13 +203,15 @@ class Loaded(NamedTuple):
     """A mapped object that belongs to the session of that identity, or (kind) a result or list of such objects.
 
     since: how many commits the session had seen when the object was added, -1 if it comes from the database. What
-    was added and not committed, a failed flush makes an object like any other. sure: it is not None.
+    was added and not committed, a failed flush makes an object like any other. sure: it is not None. model: its class,
+    if the project defines it.
     """
 
     identity: Path
     kind: str = OBJECT
     since: int = -1
     sure: bool = False
+    model: ClassRef | None = None
 
 
 class ConnectionOf(NamedTuple):
@@ -218,6 +224,7 @@ class ModelQuery(NamedTuple):
     """`Model.query` of Flask-SQLAlchemy: a query of the extension's session."""
 
     registry: Registry
+    model: ClassRef
 
 
 class Method(NamedTuple):

@@ -170,7 +170,7 @@ class Variables(Objects):
             return state, Session(identity)
         if isinstance(value, ModelQuery):
             state, session = self.materialise(value.registry, state, value.registry.identity[-2:], place, origin)
-            return state, Query(session.identity, True) if isinstance(session, Session) else None
+            return state, Query(session.identity, True, value.model) if isinstance(session, Session) else None
         return state, value
 
     def _shared(self, symbol: VariableRef, value: Opened, state: State, place: ir.Place) -> tuple[State, Value]:

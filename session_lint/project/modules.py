@@ -330,6 +330,16 @@ class SymbolTable:
             if len(seen) > 40:
                 return
 
+    def maps(self, reference: ClassRef, name: str, many: bool = False) -> bool:
+        """Whether a class maps an attribute of that name, or any if it is "". many: as a relation."""
+        for symbol in self.ancestors(reference):
+            if isinstance(symbol, ClassRef):
+                definition = symbol.definition
+                known = definition.relations if many else definition.columns + definition.relations
+                if name in known or (not name and known):
+                    return True
+        return False
+
     def method(self, reference: ClassRef, name: str) -> FunctionRef | None:
         """A method by name, through inheritance."""
         key = (id(reference.definition), name)

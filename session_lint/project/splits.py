@@ -11,7 +11,7 @@ from session_lint.flow import result
 from session_lint.flow.result import Event, FunctionFlow
 from session_lint.flow.state import Mark
 from session_lint.flow.values import Path
-from session_lint.ir_queries import handled_calls, path_of
+from session_lint.ir_queries import handled_calls, path_of, precedes
 from session_lint.project.modules import Module
 
 if TYPE_CHECKING:
@@ -152,9 +152,9 @@ def _split(flow: FunctionFlow, event: Event, by: FunctionFlow, commit: Event, go
     # A commit() of nothing new is no second half, as far as it can be seen.
     later = [other for other in after if other.kind == result.WROTE or (other.session and other.session.dirty)]
     # What the turns of a loop write before and after this one are other items.
-    is_earlier = wrote.place < event.place
+    is_earlier = wrote.place != event.place and precedes(wrote.place, event.place)
     before = is_earlier and any(
-        other.kind == result.WROTE and not other.detail and other.place == wrote.place for other in flow.events
+        other.kind == result.WROTE and other.detail != "callee" and other.place == wrote.place for other in flow.events
     )
     undoes = is_earlier and _undoes(event, wrote.place, goes_on_inside)
     if not after and not undoes and not goes_on_inside:

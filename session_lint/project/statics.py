@@ -215,7 +215,7 @@ class Statics:
                     extension = self.name(symbol.module, base.path[:-1])
                     registry = self.attribute(extension, "session") if isinstance(extension, Extension) else None
                     if isinstance(registry, Registry):
-                        return ModelQuery(registry)
+                        return ModelQuery(registry, reference)
         return None
 
     def _carrying(self, value: Value, fields: tuple[tuple[str, Value], ...]) -> Value:

@@ -25,6 +25,7 @@ from session_lint.syntax import positions, relevance
 from session_lint.syntax import statements as _statements  # noqa: F401
 from session_lint.syntax.depth import MAX_LEVELS, TOO_DEEP, too_deep
 from session_lint.syntax.lowering import Lowering
+from session_lint.syntax.mapped import mapped
 from session_lint.syntax.pieces import pieces
 
 
@@ -101,11 +102,13 @@ class _Reader:
         self._package = package
         self._is_package = is_package
         self._words = words
+        self._is_sqlmodel = False
         self.body: list[ir.Stmt] = []
         self.functions = 0
         self.left_out: list[Problem] = []
 
     def read(self, text: str, lines: Sequence[str]) -> None:
+        self._is_sqlmodel = "sqlmodel" in text
         try:
             tree = parse(text)
         except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
@@ -201,13 +204,23 @@ class _Reader:
         if places is None:
             numbers = [number + offset for number in unit.line_numbers]
             module, places = positions.generate(module, numbers)
-        return self._lowering(places).block(module.body)
+        classes = [unit.owner] if unit.owner is not None else statements
+        found = {item.name: mapped(item, self._is_sqlmodel) for item in classes if isinstance(item, ast.ClassDef)}
+        return tuple([_mapping(statement, found) for statement in self._lowering(places).block(module.body)])
 
     def _lowering(self, places: positions.Positions) -> Lowering:
         return Lowering(places, self._package, self._is_package)
 
 
 _NESTED = f"is nested more than {MAX_LEVELS} levels deep"
+
+
+def _mapping(statement: ir.Stmt, found: dict[str, tuple[tuple[str, ...], tuple[str, ...]]]) -> ir.Stmt:
+    """A class with what it maps, most of which is not lowered."""
+    if not isinstance(statement, ir.Define) or not isinstance(statement.definition, ir.Class):
+        return statement
+    columns, relations = found.get(statement.definition.name, ((), ()))
+    return statement._replace(definition=statement.definition._replace(columns=columns, relations=relations))
 
 
 def _left_out(what: str, line: int, why: str = TOO_DEEP) -> Problem:
