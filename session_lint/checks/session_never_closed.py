@@ -8,6 +8,7 @@ from session_lint import ir
 from session_lint.checks import rule
 from session_lint.checks._held import held_findings
 from session_lint.checks._leaks import confidence_of, leak_findings
+from session_lint.checks._leaving import leaving_findings
 from session_lint.checks._parked import parked_findings
 from session_lint.checks.context import Context, history
 from session_lint.findings import Confidence, Finding, Severity
@@ -25,6 +26,7 @@ def check(context: Context) -> Iterator[Finding]:
     yield from leak_findings(context, "session")
     yield from parked_findings(context)
     yield from held_findings(context)
+    yield from leaving_findings(context)
     for flow in context.flows():
         if not flow.reference.function.is_generator:
             yield from _returned_to_fastapi(context, flow)
