@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from session_lint.runtime.places import NOWHERE, Frames
+from session_lint.runtime.places import Frames
 
 
 class Kind(str, enum.Enum):
@@ -108,14 +108,14 @@ class SessionRecord:
     recording: Recording | None = None
     exempt: bool = False
     """Its owner outlives the recording, so that nothing is left behind."""
+    unflushed: tuple[Frames, ...] = ()
+    """Where objects that were added were thrown away before anything was written."""
 
     def __init__(self, number: int, opened: Frames, kind: str) -> None:
         self.number = number
         self.opened = opened
         self.kind = kind
         self.operations: list[Operation] = []
-        self.unflushed: list[Frames] = []
-        """Where objects that were added were thrown away before anything was written."""
 
 
 class ConnectionUse:
@@ -227,20 +227,5 @@ class Recording:
             session.session = None
 
 
-class Sessions:
-    """Which record belongs to which session: an attribute of the session, which is quicker than a weak mapping."""
-
-    def __init__(self) -> None:
-        self._count = 0
-
-    def made(self, session: Any, opened: Frames) -> SessionRecord:
-        self._count += 1
-        record = SessionRecord(self._count, opened, type(session).__name__)
-        session.__dict__[_RECORD] = record
-        return record
-
-    def of(self, session: Any) -> SessionRecord:
-        return session.__dict__.get(_RECORD) or self.made(session, NOWHERE)
-
-
-_RECORD = "_session_lint_record"
+RECORD = "_session_lint_record"
+"""The attribute of a session that is its record, which is quicker than a weak mapping."""
