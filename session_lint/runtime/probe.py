@@ -28,7 +28,6 @@ from session_lint.runtime.drivers import backend_pid, is_aborted, sqlstate
 from session_lint.runtime.observer import Observers
 from session_lint.runtime.places import NOWHERE, Frames, Site, here, is_within, waiting
 from session_lint.runtime.recording import (
-    RECORD,
     ConnectionUse,
     Kind,
     Operation,
@@ -47,7 +46,7 @@ _GLANCE = 0.015
 """Seconds after which one looks what the tasks with a connection wait for, unless every await is to be known: less
 than a third of what counts as slow."""
 
-_session_site, _checkout_site, _statement_site = Site(), Site(), Site()
+_session_site, _checkout_site, _statement_site, _engine_site = Site(), Site(), Site(), Site()
 
 _EVERY_SELECT = {"checkout", "checkin", "after_begin", "do_execute", "after_transaction_end"}
 """The hooks that catch their exceptions themselves: a function around each would be the dearest of its lines."""
@@ -247,7 +246,9 @@ class Probe:
 
     def _engine(self, kind: Kind, connection: Any) -> Operation | None:
         use = self.use_of(connection)
-        return self.recording.add(kind, here(4, self._depth), use, whoever()) if use is not None else None
+        if use is None:
+            return None
+        return self.recording.add(kind, here(4) if self._thorough else _engine_site.nearest(), use, whoever())
 
     def _begin(self, connection: Any) -> None:
         self._engine(Kind.BEGIN, connection)
@@ -354,9 +355,7 @@ class Probe:
             use = self.use_of(connection)
             if use is None:
                 return
-            record = session.__dict__.get(RECORD)
-            if record is None or record.recording is not self.recording:
-                record = self._known(session)
+            record = self._known(session)
             record.session = session
             if use.session is None:
                 use.session = record
@@ -368,10 +367,7 @@ class Probe:
     def _after_transaction_end(self, session: Any, transaction: Any) -> None:
         try:
             if transaction._parent is None:
-                record = session.__dict__.get(RECORD)
-                if record is None or record.recording is not self.recording:
-                    record = self._known(session)
-                record.session = None
+                self._known(session).session = None
         except Exception as error:  # noqa: BLE001
             self.lose("after_transaction_end events", error)
 
@@ -393,7 +389,11 @@ class Probe:
             self._known(session).unflushed += (frames,)
 
     def _known(self, session: Any) -> SessionRecord:
-        record: SessionRecord = session.__dict__.get(RECORD) or self._record(session, NOWHERE)
+        # An attribute is quicker than a weak mapping; to ask for `__dict__` would make all attributes of it slower.
+        try:
+            record: SessionRecord = session._session_lint_record
+        except AttributeError:
+            record = self._record(session, NOWHERE)
         if record.recording is not self.recording:
             # A session that lives longer than a recording: what it did before is not this one's.
             record.recording, record.operations, record.unflushed = self.recording, [], ()
@@ -402,7 +402,7 @@ class Probe:
 
     def _record(self, session: Any, opened: Frames) -> SessionRecord:
         self._count += 1
-        record = session.__dict__[RECORD] = SessionRecord(self._count, opened, type(session).__name__)
+        record = session._session_lint_record = SessionRecord(self._count, opened, type(session).__name__)
         return record
 
     # -------------------------------------------------------------------------------------- waits of asyncio tasks
