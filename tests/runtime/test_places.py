@@ -73,20 +73,17 @@ def test_async(database: Database) -> None:
     engine = create_async_engine(database.url("asyncpg"))
     seen = watch(engine.sync_engine)
 
+    of_sqlalchemy = partial(Session.execute, statement=select(1))
+
     async def main() -> None:
         for _ in range(2):
             async with AsyncSession(engine) as session:
                 await session.execute(text("SELECT 1"))
                 await session.scalar(select(1))
-                for call in (
-                    partial(Session.execute, statement=select(1)),
-                    count,
-                    own_count,
-                    lambda session: session.execute(select(1)),
-                ):
+                for call in (of_sqlalchemy, count, own_count, lambda session: session.execute(select(1))):
                     await session.run_sync(call)
                 await (await session.connection()).execute(select(1))
         await engine.dispose()
 
     asyncio.run(main())
-    assert len(compared(seen)) == 6
+    assert len(compared(seen)) == 7
