@@ -231,6 +231,8 @@ class Recording:
             yield use.opened
         for operation in self.operations:
             yield operation.frames
+        for *_, frames in self.added:
+            yield frames
 
     @property
     def out(self) -> list[ConnectionUse]:
