@@ -2,14 +2,20 @@
 
 SQLAlchemy never forgets that an engine once had hooks, so watched and unwatched code cannot share a process. Three
 processes stand ready: one plain, one with the probe, and another plain one, the control. Again and again each runs a
-small batch of the same work, in random order; shown is the median of the ratios of batches that ran side by side,
-with the interval that holds 95 of 100 medians of resampled batches. A control far from 1 means: measure again.
+small batch of the same work, in random order, on one processor that they share, with the server on another. Of a batch
+counts the lower quartile of its operations: what another program on the machine takes away is in the upper ones.
+
+The same program is quicker or slower by some per cent in every process, for as long as the process lives, by where
+its memory lies. So there are several such sets of three: shown is the median of their ratios, which are medians
+themselves of the batches that ran side by side, and the lowest and the highest of them. A control far from 1 means:
+measure again, on a machine that does nothing else.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 import random
 import statistics
 import subprocess
@@ -26,26 +32,30 @@ PLAIN, PROBED, CONTROL = "plain", "probed", "control"
 WORK = ("one-row SELECT", "INSERT and COMMIT")
 
 
-def sync_work(url: str, work: str) -> Callable[[], None]:
-    """A batch on a synchronous engine."""
+def sync_work(url: str, work: str) -> Callable[[], list[float]]:
+    """A batch on a synchronous engine: the seconds of each of its operations."""
     from sqlalchemy import create_engine, text
     from sqlalchemy.orm import Session
 
     engine = create_engine(url)
     statement = text("SELECT 1" if work == WORK[0] else "INSERT INTO bench VALUES (1)")
 
-    def batch() -> None:
+    def batch() -> list[float]:
+        seconds = []
         for _ in range(BATCH):
+            begin = time.perf_counter()
             with Session(engine) as session:
                 session.execute(statement)
                 if work == WORK[1]:
                     session.commit()
+            seconds.append(time.perf_counter() - begin)
+        return seconds
 
     return batch
 
 
-def async_work(url: str, work: str) -> Callable[[], None]:
-    """A batch on an asyncio engine."""
+def async_work(url: str, work: str) -> Callable[[], list[float]]:
+    """A batch on an asyncio engine: the seconds of each of its operations."""
     from sqlalchemy import text
     from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 
@@ -53,18 +63,24 @@ def async_work(url: str, work: str) -> Callable[[], None]:
     statement = text("SELECT 1" if work == WORK[0] else "INSERT INTO bench VALUES (1)")
     loop = asyncio.new_event_loop()
 
-    async def run() -> None:
+    async def run() -> list[float]:
+        seconds = []
         for _ in range(BATCH):
+            begin = time.perf_counter()
             async with AsyncSession(engine) as session:
                 await session.execute(statement)
                 if work == WORK[1]:
                     await session.commit()
+            seconds.append(time.perf_counter() - begin)
+        return seconds
 
     return lambda: loop.run_until_complete(run())
 
 
-def serve(mode: str, url: str, work: str) -> None:
-    """Run in a process of its own: a batch for every line on standard input, its seconds on standard output."""
+def serve(mode: str, url: str, work: str, processor: int | None) -> None:
+    """Run in a process of its own: for every line on standard input a batch, for every batch a figure."""
+    if processor is not None:
+        os.sched_setaffinity(0, {processor})
     probe = None
     if mode == PROBED:
         from session_lint.runtime.probe import Probe
@@ -75,21 +91,21 @@ def serve(mode: str, url: str, work: str) -> None:
     for _ in sys.stdin:
         if probe is not None:
             probe.begin()  # as every test does
-        begin = time.perf_counter()
-        batch()
-        print(time.perf_counter() - begin, flush=True)
+        print(statistics.quantiles(batch(), n=4)[0], flush=True)
 
 
-def measure(url: str, work: str, rounds: int) -> dict[str, list[float]]:
-    """The seconds of every batch in every process."""
+def measure(url: str, work: str, rounds: int, processor: int | None) -> dict[str, list[float]]:
+    """The figures of every batch in every process of one set."""
     children = {
         mode: subprocess.Popen(
-            [sys.executable, __file__, "--serve", mode, "--url", url, "--work", work],
+            [sys.executable, __file__, "--serve", mode, "--url", url, "--work", work]
+            + ([] if processor is None else ["--processor", str(processor)]),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
+            env={**os.environ, "PYTHONHASHSEED": "0"},
         )
-        for mode in (PLAIN, PROBED, CONTROL)
+        for mode in random.sample((PLAIN, PROBED, CONTROL), 3)
     }
     seconds: dict[str, list[float]] = {mode: [] for mode in children}
     for number in range(rounds + 5):
@@ -108,24 +124,32 @@ def measure(url: str, work: str, rounds: int) -> dict[str, list[float]]:
     return seconds
 
 
-def ratio(seconds: dict[str, list[float]], mode: str) -> tuple[float, float, float]:
-    """The median ratio to the plain process, and its 95 % interval."""
-    ratios = [one / other for one, other in zip(seconds[mode], seconds[PLAIN], strict=True)]
-    medians = sorted(statistics.median(random.choices(ratios, k=len(ratios))) for _ in range(500))
-    return statistics.median(ratios), medians[12], medians[487]
+def ratio(sets: list[dict[str, list[float]]], mode: str) -> str:
+    """The median of the sets' ratios to their plain process, and the lowest and the highest."""
+    ratios = sorted(
+        statistics.median(one / other for one, other in zip(seconds[mode], seconds[PLAIN], strict=True))
+        for seconds in sets
+    )
+    return f"{statistics.median(ratios):.3f} [{ratios[0]:.3f}, {ratios[-1]:.3f}]"
 
 
 def main() -> None:
     """Measure and print the table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=100)
+    parser.add_argument("--rounds", type=int, default=25, help="batches of each process")
+    parser.add_argument("--sets", type=int, default=9, help="of three processes")
     parser.add_argument("--drivers", nargs="*", default=["psycopg", "asyncpg"])
     for name in ("--serve", "--url", "--work"):
         parser.add_argument(name, help=argparse.SUPPRESS)
+    parser.add_argument("--processor", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.serve:
-        serve(options.serve, options.url, options.work)
+        serve(options.serve, options.url, options.work, options.processor)
         return
+    processor = None
+    if hasattr(os, "sched_setaffinity") and len(os.sched_getaffinity(0)) > 1:
+        processor, *others = sorted(os.sched_getaffinity(0))
+        os.sched_setaffinity(0, others)  # those of the server, too
 
     from session_lint.runtime.postgres import running_server
 
@@ -135,9 +159,9 @@ def main() -> None:
             connection.query("CREATE TABLE bench (a integer)")
         for driver in options.drivers:
             for work in WORK:
-                seconds = measure(database.url(driver), work, options.rounds)
-                each = statistics.median(seconds[PLAIN]) / BATCH * 1e6
-                cells = ["{:.3f} [{:.3f}, {:.3f}]".format(*ratio(seconds, mode)) for mode in (PROBED, CONTROL)]
+                sets = [measure(database.url(driver), work, options.rounds, processor) for _ in range(options.sets)]
+                each = statistics.median(second for seconds in sets for second in seconds[PLAIN]) * 1e6
+                cells = [ratio(sets, mode) for mode in (PROBED, CONTROL)]
                 print(f"| {driver} | {work} | {each:.0f} | {' | '.join(cells)} |", flush=True)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import re
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -144,6 +145,10 @@ def _nearest(wanted: str, pages: Mapping[str, Page]) -> str:
     return f"; did you mean {close[0]}?" if close else ""
 
 
+_COMMENT = re.compile(r"^<!--.*?-->\n+", re.MULTILINE | re.DOTALL)
+"""What a page says to its tests."""
+
+
 def read_page(path: Path) -> Page:
     """One page from its file.
 
@@ -165,7 +170,7 @@ def read_page(path: Path) -> Page:
     return Page(
         **{key: values[key] for key in (*_TEXTS, *_FLAGS) if key != "severity"},
         severity=Severity(values["severity"]),
-        body=body.strip() + "\n",
+        body=_COMMENT.sub("", body).strip() + "\n",
         path=path,
     )
 

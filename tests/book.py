@@ -9,6 +9,8 @@ reported; several codes stand in one bracket, and a text in double quotes after 
 - A ```toml block holds settings as in `session-lint.toml`; they count for its heading and those below.
 - `<!-- known: why -->` makes the cases of its heading expected failures: they must fail, and be told when they pass.
 - A block that defines `scenario(...)` is also meant to be run on PostgreSQL.
+- `<!-- not run: why -->`: no block under this very heading defines one, for that reason.
+- `<!-- shows: partial commit -->`: what the runs of good code under this heading show; its text says why that is fine.
 """
 
 from __future__ import annotations
@@ -37,7 +39,7 @@ EXAMPLE_OF_A_MARK = '# error: [SES101] "text in the message"'
 _HEADING = re.compile(r"(#{1,6})\s+(.*?)\s*$")
 _FENCE = re.compile(r"(\s*)(`{3,}|~{3,})\s*(\S*)\s*(.*?)\s*$")
 _FILE_NAME = re.compile(r"`([^`]+)`:\s*$")
-_KNOWN = re.compile(r"<!--\s*known:\s*(.*?)\s*-->\s*$")
+_REMARK = re.compile(r"<!--\s*(known|not run|shows):\s*(.*?)\s*-->\s*$")
 _MARK_START = re.compile(r"#\s*(error|possible):")
 _MARK = re.compile(r"""#\s*(?P<kind>error|possible):\s*\[(?P<codes>[^\]]*)\](?:\s*"(?P<text>[^"]+)")?\s*$""")
 _SCENARIO = re.compile(r"^(?:async )?def scenario\(", re.MULTILINE)
@@ -69,7 +71,10 @@ class Source:
 
 @dataclass(frozen=True)
 class Case:
-    """Files that are linted together, with what is expected of them. known: why it fails for now."""
+    """Files that are linted together, with what is expected of them.
+
+    known: why it fails for now. not_run: why it has no scenario. shows: the oracles that speak though it is fine.
+    """
 
     path: Path
     headings: tuple[str, ...]
@@ -77,6 +82,8 @@ class Case:
     sources: tuple[Source, ...]
     settings: Mapping[str, object]
     known: str | None
+    not_run: str = ""
+    shows: tuple[str, ...] = ()
 
     @property
     def title(self) -> str:
@@ -103,6 +110,8 @@ class _Section:
     levels: tuple[int, ...]
     settings: dict[str, object]
     known: str | None
+    not_run: str = ""
+    shows: tuple[str, ...] = ()
     sources: list[Source] = field(default_factory=list)
 
 
@@ -123,7 +132,8 @@ def _cases(path: Path, section: _Section) -> Iterator[Case]:
         (replace(source, name="example.py"),) for source in section.sources if not source.name
     ]
     for number, sources in enumerate(([named] if named else []) + alone, 1):
-        yield Case(path, section.headings, number, sources, {**DEFAULTS, **section.settings}, section.known)
+        settings = {**DEFAULTS, **section.settings}
+        yield Case(path, section.headings, number, sources, settings, section.known, section.not_run, section.shows)
 
 
 class _Reader:
@@ -151,8 +161,16 @@ class _Reader:
                     file_name = name[1]
                 elif heading := _HEADING.match(line):
                     self._heading(len(heading[1]), heading[2], index)
-                elif known := _KNOWN.match(line):
-                    self._section(index).known = known[1]
+                elif remark := _REMARK.match(line):
+                    self._remark(self._section(index), *remark.groups())
+
+    def _remark(self, section: _Section, about: str, text: str) -> None:
+        if about == "known":
+            section.known = text
+        elif about == "not run":
+            section.not_run = text
+        else:
+            section.shows = tuple(text.split(", "))
 
     def _error(self, line: int, message: str) -> BookError:
         return BookError(f"{self.path.name}:{line}: {message}")

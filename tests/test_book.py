@@ -122,6 +122,16 @@ def test_a_scenario_is_recognised(tmp_path: Path) -> None:
     assert [case.has_scenario for case in found] == [True, True, False]
 
 
+def test_remarks_on_runs_count_for_their_own_heading_only(tmp_path: Path) -> None:
+    found = cases(
+        tmp_path,
+        "# T\n## A\n<!-- not run: it needs a bot -->\n" + block("a = 1\n") + "### B\n"
+        "<!-- shows: dead session, partial commit -->\n" + block("b = 1\n"),
+    )  # fmt: skip
+    assert [case.not_run for case in found] == ["it needs a bot", ""]
+    assert [case.shows for case in found] == [(), ("dead session", "partial commit")]
+
+
 def test_front_matter_and_headings_in_code_are_no_headings(tmp_path: Path) -> None:
     found = cases(
         tmp_path,

@@ -124,7 +124,8 @@ def test_an_unreadable_page(tmp_path: Path) -> None:
 
 
 def test_the_explanation_begins_with_what_one_asks_first(tmp_path: Path) -> None:
-    page = read_page(write(tmp_path, body="# SES101: commit-without-rollback\n\n## What it does\n\nText.\n"))
+    body = "# SES101: commit-without-rollback\n\n## What it does\n\n<!-- not run: nobody reads this -->\n\nText.\n"
+    page = read_page(write(tmp_path, body=body))
     assert explanation(page) == (
         "# SES101: commit-without-rollback\n\n"
         "transactions · error · on by default · since 0.1.0 · fixable\n\n"

@@ -251,9 +251,16 @@ def lost_writes(case: Case) -> Iterator[Evidence]:
                 (o.frames for o in writes), commits=0, rows=_rows(case, writes),
             )  # fmt: skip
     for record in case.recording.sessions:
+        written = max((o.number for o in record.operations if o.writes), default=-1)
+        added = [frames for other, _, before, frames in case.recording.added if other is record and before > written]
         for frames in record.unflushed:
             yield _evidence(
-                case, Oracle.LOST_WRITE, "an object was added and never written", record.opened, [frames], commits=0
+                case,
+                Oracle.LOST_WRITE,
+                "an object was added and never written",
+                record.opened,
+                [frames, *added],
+                commits=0,
             )
 
 

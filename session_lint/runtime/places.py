@@ -164,30 +164,61 @@ def _alone(frame: FrameType, through: str) -> Frames:
     return _lines.get(key) or _lines.setdefault(key, Frames([(code, frame.f_lineno)], through))
 
 
-_depths: dict[str, int] = {}
-
-
-def nearest(site: str) -> Frames:
-    """The user's innermost frame. site: which hook asks; its way through SQLAlchemy is mostly as long as last time.
+class Site:
+    """A hook that asks for the user's innermost frame; its way through SQLAlchemy is mostly as long as last time.
 
     A look at the depth of last time costs a fraction of a walk, for which Python has to make an object of every frame.
     """
-    owners = _owners
-    try:
-        frame: FrameType | None = sys._getframe(_depths.get(site, 0))
-    except ValueError:  # the stack is not as deep
-        frame = None
-    if frame is not None and owners[frame.f_code.co_filename] == _SQLALCHEMYS:
-        through, outer = frame.f_code.co_name, frame.f_back
-        if outer is None:  # a greenlet ends here
-            return _outwards(None, 1, through)
-        if owners[outer.f_code.co_filename] == _USERS:
-            return _alone(outer, through)
-    frame, depth = sys._getframe(1), 1
-    while (outer := frame.f_back) is not None and owners[outer.f_code.co_filename] != _USERS:
+
+    __slots__ = ("_beyond", "_calls", "_codes", "_depth")
+
+    def __init__(self) -> None:
+        self._depth = 1
+        self._beyond = 0
+        """How far out the user's code is in the greenlet that drives this one."""
+        self._calls: dict[tuple[int, int, int], Frames] = {}
+        """By the function of SQLAlchemy that was called, the user's function and its instruction."""
+        self._codes: dict[int, CodeType] = {}
+        """Whose address stands in a key must not go away."""
+
+    def nearest(self) -> Frames:
+        try:
+            inner = sys._getframe(self._depth)
+            outer = inner.f_back
+            if outer is None:  # a greenlet ends here
+                if _owners[inner.f_code.co_filename] == _USERS:
+                    return self._look()
+                inner = getcurrent().parent.gr_frame
+                for _ in range(self._beyond):
+                    inner = inner.f_back
+                outer = inner.f_back
+            return self._calls[id(inner.f_code), id(outer.f_code), outer.f_lasti]
+        except (KeyError, AttributeError, TypeError, ValueError):  # never seen, no such frame, no greenlets
+            return self._look()
+
+    def _look(self) -> Frames:
+        start = sys._getframe(2)
+        inner, self._depth = _to_users(start)
+        self._depth += 1
+        if inner.f_back is None:
+            beyond = getattr(getcurrent().parent, "gr_frame", None) if getcurrent is not None else None
+            if beyond is None:
+                return _outwards(start, 1)
+            inner, self._beyond = _to_users(beyond)
+        frames, outer, code = _outwards(start, 1), inner.f_back, inner.f_code
+        if outer is not None and (_owners[code.co_filename] == _SQLALCHEMYS or code.co_filename.startswith(_OURS)):
+            self._codes[id(code)] = code
+            self._codes[id(outer.f_code)] = outer.f_code
+            self._calls[id(code), id(outer.f_code), outer.f_lasti] = frames
+        return frames
+
+
+def _to_users(frame: FrameType) -> tuple[FrameType, int]:
+    """The frame that the user's code has called, and how far out it is; else the outermost one."""
+    depth = 0
+    while (outer := frame.f_back) is not None and _owners[outer.f_code.co_filename] != _USERS:
         frame, depth = outer, depth + 1
-    _depths[site] = depth
-    return _outwards(frame, 1)
+    return frame, depth
 
 
 def _origin() -> Raw:

@@ -26,14 +26,13 @@ from sqlalchemy.pool import Pool
 from session_lint.runtime import answers
 from session_lint.runtime.drivers import backend_pid, is_aborted, sqlstate
 from session_lint.runtime.observer import Observers
-from session_lint.runtime.places import here, is_within, nearest, waiting
+from session_lint.runtime.places import NOWHERE, Frames, Site, here, is_within, waiting
 from session_lint.runtime.recording import (
     ConnectionUse,
     Kind,
     Operation,
     Recording,
     SessionRecord,
-    Sessions,
     Who,
     changes_rows,
 )
@@ -46,6 +45,8 @@ _STATEMENT, _CHECKIN = Kind.STATEMENT, Kind.CHECKIN
 _GLANCE = 0.015
 """Seconds after which one looks what the tasks with a connection wait for, unless every await is to be known: less
 than a third of what counts as slow."""
+
+_session_site, _checkout_site, _statement_site, _engine_site = Site(), Site(), Site(), Site()
 
 _EVERY_SELECT = {"checkout", "checkin", "after_begin", "do_execute", "after_transaction_end"}
 """The hooks that catch their exceptions themselves: a function around each would be the dearest of its lines."""
@@ -92,10 +93,10 @@ class Probe:
         self._thorough = self.asking = thorough
         self._depth = 24 if thorough else 1
         self.on_wait: Callable[[Operation], None] = _nothing
-        self.on_checkin: Callable[[ConnectionUse, Any], None] = _nothing
-        self._sessions = Sessions()
+        self.on_checkin: Callable[[ConnectionUse, Any], None] | None = None
+        self._count = 0
+        """Of the sessions that were made."""
         self._uses: dict[int, ConnectionUse] = {}  # by the pool's record
-        self._by_proxy: dict[int, ConnectionUse] = {}
         self._look_later = self._guarded(self._waits)
         self._glance_later = self._guarded(self._glance)
         self._looking: set[Any] = set()
@@ -158,9 +159,8 @@ class Probe:
 
     def _forget(self) -> None:
         self.recording, self.observers = Recording(), Observers()
-        self.on_wait = self.on_checkin = _nothing
+        self.on_wait, self.on_checkin = _nothing, None
         self._uses.clear()
-        self._by_proxy.clear()
         self._looking.clear()
 
     def _wrap_init(self) -> None:
@@ -176,9 +176,12 @@ class Probe:
 
     def _made(self, session: Session) -> None:
         try:
-            record = self._sessions.made(session, here(2, self._depth))
-            record.recording, record.exempt = self.recording, self.exempt
-            self.recording.sessions.append(record)
+            recording = self.recording
+            record = self._record(session, here(2, self._depth) if self._thorough else _session_site.nearest())
+            record.recording = recording
+            if self.exempt:
+                record.exempt = True
+            recording.sessions.append(record)
         except Exception as error:  # noqa: BLE001 - here and below: the application must not see it
             self.lose("made events", error)
 
@@ -187,12 +190,12 @@ class Probe:
     def _checkout(self, dbapi_connection: Any, record: Any, proxy: Any) -> None:
         try:
             recording, who = self.recording, whoever()
-            opened = here(2) if self._thorough else nearest("checkout")
+            opened = here(2) if self._thorough else _checkout_site.nearest()
             use = ConnectionUse(len(recording.uses) + 1, opened, who, proxy, record)
-            use.exempt = self.exempt
+            if self.exempt:
+                use.exempt = True
             recording.uses.append(use)
             self._uses[id(record)] = use
-            self._by_proxy[id(proxy)] = use
             if self._thorough:
                 recording.add(Kind.CHECKOUT, opened, use, who)
         except Exception as error:  # noqa: BLE001
@@ -201,7 +204,7 @@ class Probe:
     def _checkin(self, dbapi_connection: Any, record: Any) -> None:
         try:
             use = self._ended(record, _CHECKIN)
-            if use is not None:
+            if use is not None and self.on_checkin is not None:
                 self.on_checkin(use, dbapi_connection)
         except Exception as error:  # noqa: BLE001
             self.lose("checkin events", error)
@@ -213,7 +216,6 @@ class Probe:
         use = self._uses.pop(id(record), None)
         if use is None:
             return None
-        self._by_proxy.pop(id(use.proxy), None)
         if self._thorough:
             self.recording.add(kind, here(3, 1), use, whoever())
         if use.waiting is not None:
@@ -235,14 +237,18 @@ class Probe:
         """What is known of the connection that this Connection of SQLAlchemy works on."""
         # The property `connection` would connect anew where the connection was lost, and asking for that first is slow.
         proxy = connection._dbapi_connection
-        use = self._by_proxy.get(id(proxy)) if proxy is not None else None
-        if use is not None and use.engine is None:
+        use = self._uses.get(id(proxy._connection_record)) if proxy is not None else None
+        if use is None or use.proxy is not proxy:
+            return None
+        if use.engine is None:
             use.engine = connection.engine
         return use
 
     def _engine(self, kind: Kind, connection: Any) -> Operation | None:
         use = self.use_of(connection)
-        return self.recording.add(kind, here(4, self._depth), use, whoever()) if use is not None else None
+        if use is None:
+            return None
+        return self.recording.add(kind, here(4) if self._thorough else _engine_site.nearest(), use, whoever())
 
     def _begin(self, connection: Any) -> None:
         self._engine(Kind.BEGIN, connection)
@@ -306,7 +312,7 @@ class Probe:
         if use is None:
             return
         who = whoever()
-        frames = here(4) if self._thorough else nearest("statement")
+        frames = here(4) if self._thorough else _statement_site.nearest()
         operation = self.recording.add(_STATEMENT, frames, use, who, statement[:_SHORT])
         if self.asking and (table := operation.table) and table not in self.recording.rows_before:
             self.recording.rows_before.update(self.observers.of(use.engine).rows([table]))
@@ -353,13 +359,14 @@ class Probe:
             record.session = session
             if use.session is None:
                 use.session = record
-                record.operations.extend(use.operations)
+                if use.operations:
+                    record.operations.extend(use.operations)
         except Exception as error:  # noqa: BLE001
             self.lose("after_begin events", error)
 
     def _after_transaction_end(self, session: Any, transaction: Any) -> None:
         try:
-            if transaction.parent is None:
+            if transaction._parent is None:
                 self._known(session).session = None
         except Exception as error:  # noqa: BLE001
             self.lose("after_transaction_end events", error)
@@ -379,14 +386,23 @@ class Probe:
     def _pending_to_transient(self, session: Any, instance: Any) -> None:
         frames = here(4)
         if frames.through in CLOSING and sys.exc_info()[1] is None:
-            self._known(session).unflushed.append(frames)
+            self._known(session).unflushed += (frames,)
 
     def _known(self, session: Any) -> SessionRecord:
-        record = self._sessions.of(session)
+        # An attribute is quicker than a weak mapping; to ask for `__dict__` would make all attributes of it slower.
+        try:
+            record: SessionRecord = session._session_lint_record
+        except AttributeError:
+            record = self._record(session, NOWHERE)
         if record.recording is not self.recording:
             # A session that lives longer than a recording: what it did before is not this one's.
-            record.recording, record.operations, record.unflushed = self.recording, [], []
+            record.recording, record.operations, record.unflushed = self.recording, [], ()
             self.recording.sessions.append(record)
+        return record
+
+    def _record(self, session: Any, opened: Frames) -> SessionRecord:
+        self._count += 1
+        record = session._session_lint_record = SessionRecord(self._count, opened, type(session).__name__)
         return record
 
     # -------------------------------------------------------------------------------------- waits of asyncio tasks

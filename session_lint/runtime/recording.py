@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from session_lint.runtime.places import NOWHERE, Frames
+from session_lint.runtime.places import Frames
 
 
 class Kind(str, enum.Enum):
@@ -43,19 +43,14 @@ class Who(NamedTuple):
         return bool(self.task is not None and self.task.done())
 
 
-# What follows is made for every SELECT: what few of them need is the class's until somebody sets it, which takes half
-# the time of a dataclass.
+# What follows is made and read for every SELECT. With slots Python knows where an attribute is; it looks for one that
+# the class has until an object sets it, every time.
 
 
 class Operation:
     """One thing that happened. error: the exception that it ended with, if it is known to have failed."""
 
-    error: BaseException | None = None
-    xid: str = ""
-    aborted: bool = False
-    seconds: float = 0.0
-    during: BaseException | None = None
-    """The exception that was on its way, or handled, when it was sent: of COMMIT and ROLLBACK."""
+    __slots__ = ("aborted", "during", "error", "frames", "kind", "number", "seconds", "text", "use", "who", "xid")
 
     def __init__(
         self, number: int, kind: Kind, frames: Frames, use: ConnectionUse | None, who: Who, text: str = ""
@@ -66,6 +61,12 @@ class Operation:
         self.use = use
         self.who = who
         self.text = text
+        self.error: BaseException | None = None
+        self.xid = ""
+        self.aborted = False
+        self.seconds = 0.0
+        self.during: BaseException | None = None
+        """The exception that was on its way, or handled, when it was sent: of COMMIT and ROLLBACK."""
 
     @property
     def session(self) -> SessionRecord | None:
@@ -103,40 +104,40 @@ def changes_rows(statement: str) -> bool:
 class SessionRecord:
     """One session. opened: where it was made; NOWHERE if that was before the probe looked."""
 
-    session: Any = None
-    """Held strongly while it is in a transaction: what it leaves behind is judged before any garbage collection."""
-    recording: Recording | None = None
-    exempt: bool = False
-    """Its owner outlives the recording, so that nothing is left behind."""
+    __slots__ = ("exempt", "kind", "number", "opened", "operations", "recording", "session", "unflushed")
 
     def __init__(self, number: int, opened: Frames, kind: str) -> None:
         self.number = number
         self.opened = opened
         self.kind = kind
         self.operations: list[Operation] = []
-        self.unflushed: list[Frames] = []
+        self.session: Any = None
+        """Held strongly while it is in a transaction: what it leaves behind is judged before any garbage collection."""
+        self.recording: Recording | None = None
+        self.exempt = False
+        """Its owner outlives the recording, so that nothing is left behind."""
+        self.unflushed: tuple[Frames, ...] = ()
         """Where objects that were added were thrown away before anything was written."""
 
 
 class ConnectionUse:
     """A connection between its checkout and its return to the pool."""
 
-    session: SessionRecord | None = None
-    engine: Any = None
-    outcome: Kind | None = None
-    seconds: float = 0.0
-    writes: bool = False
-    autocommit: bool = False
-    """Whether the driver was told to leave transactions to the server: nothing is then rolled back with the rest."""
-    xid: str = ""
-    aborted_by: Operation | None = None
-    latest: Operation | None = None
-    """The statement that was sent last."""
-    waiting: tuple[Operation, float] | None = None
-    idle: tuple[Who, int, float] | None = None
-    """Whose wait may have begun, how many operations there had been then, and when."""
-    serial: int = 0
-    exempt: bool = False
+    __slots__ = (
+        *(
+            "aborted_by",
+            "autocommit",
+            "engine",
+            "exempt",
+            "idle",
+            "latest",
+            "number",
+            "opened",
+            "operations",
+            "outcome",
+        ),
+        *("pool_record", "proxy", "seconds", "serial", "session", "since", "waiting", "who", "writes", "xid"),
+    )
 
     def __init__(self, number: int, opened: Frames, who: Who, proxy: Any, pool_record: Any) -> None:
         self.number = number
@@ -146,6 +147,22 @@ class ConnectionUse:
         self.pool_record = pool_record
         self.since = time.monotonic()
         self.operations: list[Operation] = []
+        self.session: SessionRecord | None = None
+        self.engine: Any = None
+        self.outcome: Kind | None = None
+        self.seconds = 0.0
+        self.writes = False
+        self.autocommit = False
+        """Whether the driver leaves transactions to the server: nothing is then rolled back with the rest."""
+        self.xid = ""
+        self.aborted_by: Operation | None = None
+        self.latest: Operation | None = None
+        """The statement that was sent last."""
+        self.waiting: tuple[Operation, float] | None = None
+        self.idle: tuple[Who, int, float] | None = None
+        """Whose wait may have begun, how many operations there had been then, and when."""
+        self.serial = 0
+        self.exempt = False
 
     @property
     def out(self) -> bool:
@@ -214,6 +231,8 @@ class Recording:
             yield use.opened
         for operation in self.operations:
             yield operation.frames
+        for *_, frames in self.added:
+            yield frames
 
     @property
     def out(self) -> list[ConnectionUse]:
@@ -225,22 +244,3 @@ class Recording:
             use.proxy = use.pool_record = use.aborted_by = use.latest = None
         for session in self.sessions:
             session.session = None
-
-
-class Sessions:
-    """Which record belongs to which session: an attribute of the session, which is quicker than a weak mapping."""
-
-    def __init__(self) -> None:
-        self._count = 0
-
-    def made(self, session: Any, opened: Frames) -> SessionRecord:
-        self._count += 1
-        record = SessionRecord(self._count, opened, type(session).__name__)
-        session.__dict__[_RECORD] = record
-        return record
-
-    def of(self, session: Any) -> SessionRecord:
-        return session.__dict__.get(_RECORD) or self.made(session, NOWHERE)
-
-
-_RECORD = "_session_lint_record"

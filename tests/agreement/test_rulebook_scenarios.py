@@ -38,7 +38,8 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning"),
 ]
 
-CASES = [case for path in sorted(RULES.glob("SES*.md")) for case in page_cases(path) if case.has_scenario]
+ALL = [case for path in sorted(RULES.glob("SES*.md")) for case in page_cases(path)]
+CASES = [case for case in ALL if case.has_scenario]
 BAD = [case for case in CASES if case.headings[1] == EXAMPLE]
 GOOD = [case for case in CASES if case.headings[1] != EXAMPLE]
 
@@ -115,7 +116,10 @@ def test_a_bad_example_is_proved(explored: Explored, monkeypatch: pytest.MonkeyP
 def test_a_good_example_stays_clean(explored: Explored) -> None:
     runs = explored.runs
     assert runs[0].error is None
-    assert [(str(run.step), list(map(str, found))) for run in runs if (found := left_behind(run))] == []
+    meant = explored.case.shows
+    shown = [(str(run.step), each) for run in runs for each in left_behind(run)]
+    assert [(step, str(each)) for step, each in shown if each.oracle.value not in meant] == []
+    assert {each.oracle.value for _, each in shown} == set(meant)
 
 
 def left_behind(run: Run) -> list[Evidence]:
@@ -134,3 +138,9 @@ def test_rules_with_a_meaning_at_run_time_have_scenarios() -> None:
     proved = {code(case) for case in BAD}
     assert proved == {page for page in load_pages(RULES) if page in PROVES}
     assert {code(case) for case in GOOD} == proved
+
+
+def test_every_block_of_these_rules_has_a_scenario_or_says_why_not() -> None:
+    wrong = [case.place for case in ALL if code(case) in PROVES and case.has_scenario == bool(case.not_run)]
+    assert wrong == []
+    assert [case.place for case in BAD if case.shows] == []
