@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from session_lint import ir
+from session_lint.flow.answers import COMPARING, compared, said
 from session_lint.flow.liveness import ASKED
 from session_lint.flow.managers import Managers
 from session_lint.flow.outcome import Outcome
@@ -16,6 +17,7 @@ from session_lint.flow.state import (
 from session_lint.flow.values import (
     Const,
     Instance,
+    Literal,
     Loaded,
     Path,
     Truth,
@@ -84,8 +86,16 @@ class Conditions(Managers):
             self._questions = {}
             for statement in self.project.table.bodies.statements(self.function.body):
                 test = statement.test if isinstance(statement, (ir.If, ir.While)) else None
-                for part in ir.expressions(test) if test is not None else ():
-                    if isinstance(part, ir.Name) and len(part.path) <= ASKED:
+                parts = ir.expressions(test) if test is not None else ()
+                # `if number > 1` is no question of whether there is one.
+                compared_only = {
+                    id(side)
+                    for part in parts
+                    if isinstance(part, ir.Compare) and part.operator in COMPARING
+                    for side in part[1:]
+                }
+                for part in parts:
+                    if isinstance(part, ir.Name) and len(part.path) <= ASKED and id(part) not in compared_only:
                         self._questions[part.path] = self._questions.get(part.path, 0) + 1
         return self._questions.get(path, 0) > 1
 
@@ -108,14 +118,18 @@ class Conditions(Managers):
         pairs: list[tuple[State, bool | None]] = []
         for middle, left in self.evaluate(node.left, state, outcome, "tested"):
             for after, right in self.evaluate(node.right, middle, outcome, "tested"):
+                if node.operator in COMPARING:
+                    pairs.append((after, compared(node.operator, said(node.left, left), said(node.right, right))))
+                    continue
                 verdict = None
+                right = said(node.right, right)
                 if isinstance(left, Loaded):
                     left = Truth(True) if left.sure else None
-                if isinstance(right, Const) and left is not None:
+                if isinstance(right, (Const, Literal)) and left is not None:
                     if isinstance(left, Truth):
                         verdict = False if left.value and not right.value else None
-                    elif isinstance(left, Const):
-                        verdict = left.value is right.value
+                    elif isinstance(left, (Const, Literal)):
+                        verdict = left.value == right.value
                     elif right.value is None and not isinstance(left, Instance):
                         # `-> Order | None` is an Order as far as its methods go.
                         verdict = False
