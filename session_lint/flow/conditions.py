@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from session_lint import ir
 from session_lint.flow.answers import COMPARING, compared, said
+from session_lint.flow.effects import is_active
 from session_lint.flow.liveness import ASKED
 from session_lint.flow.managers import Managers
 from session_lint.flow.outcome import Outcome
@@ -19,7 +20,10 @@ from session_lint.flow.values import (
     Instance,
     Literal,
     Loaded,
+    Method,
     Path,
+    Registry,
+    Session,
     Truth,
     truth,
 )
@@ -70,7 +74,7 @@ class Conditions(Managers):
             return self._test_compare(node, state, outcome)
         pairs: list[tuple[State, bool | None]] = []
         for after, value in self.evaluate(node, state, outcome, "tested"):
-            verdict = truth(value)
+            verdict = self._is_active(value, after) if isinstance(value, Method) else truth(value)
             is_open = verdict is None and (value is None or isinstance(value, Loaded))
             if is_open and isinstance(node, ir.Name) and self._asked_often(node.path):
                 # The same question comes again: remember the answer, as in `if own: ... finally: if own: ...`.
@@ -79,6 +83,14 @@ class Conditions(Managers):
             else:
                 pairs.append((after, verdict))
         return pairs
+
+    def _is_active(self, value: Method, state: State) -> bool | None:
+        """`if not session.is_active`: whether the session has not failed in a flush."""
+        owner = value.owner
+        if value.name != "is_active" or not isinstance(owner, (Session, Registry)):
+            return None
+        session = state.sessions.get(owner.identity if isinstance(owner, Session) else ("~", *owner.identity))
+        return None if session is None else is_active(session)
 
     def _asked_often(self, path: Path) -> bool:
         """Whether a variable, or an attribute of one, decides more than once: binding either makes the answer open."""
