@@ -61,16 +61,16 @@ def _said_by_display(node: ir.Collection, value: Value) -> Value:
 _TEXTS = (ir.Name(("str",)), ir.Name(("repr",)))
 
 
-def compared(operator: str, left: Value, right: Value) -> bool | None:
-    """Whether `in`, `<` and the like hold."""
-    if operator in ("in", "not in"):
-        if not isinstance(left, Literal) or not isinstance(right, Answer):
+def compared(node: ir.Compare, value: Value) -> bool | None:
+    """Whether `"key" in value`, `value < 1` and the like hold."""
+    if node.operator in ("in", "not in"):
+        key = literal(node.left) if isinstance(node.left, ir.Constant) else None
+        if not isinstance(key, Literal) or not isinstance(value, Answer):
             return None
-        found = right.holds(left.value)
-        return None if found is None else found is (operator == "in")
-    if not isinstance(left, Literal) or not isinstance(right, Literal):
+        found = value.holds(key.value)
+        return None if found is None else found is (node.operator == "in")
+    limit = node.right.value if isinstance(node.right, ir.Constant) else None
+    if not isinstance(value, Literal) or not isinstance(value.value, int) or not isinstance(limit, int):
         return None
-    first, second = left.value, right.value
-    if isinstance(first, str) or isinstance(second, str):
-        return None
-    return {"<": first < second, "<=": first <= second, ">": first > second, ">=": first >= second}[operator]
+    number = value.value
+    return {"<": number < limit, "<=": number <= limit, ">": number > limit, ">=": number >= limit}[node.operator]

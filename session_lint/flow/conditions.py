@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from session_lint import ir
-from session_lint.flow.answers import COMPARING, compared, said
+from session_lint.flow.answers import COMPARING, compared, literal
 from session_lint.flow.effects import is_active
 from session_lint.flow.liveness import ASKED
 from session_lint.flow.managers import Managers
@@ -127,14 +127,15 @@ class Conditions(Managers):
         return list({(after.key, verdict): (after, verdict) for after, verdict in verdicts}.values())
 
     def _test_compare(self, node: ir.Compare, state: State, outcome: Outcome) -> list[tuple[State, bool | None]]:
+        if node.operator in COMPARING:
+            asked = node.right if isinstance(node.left, ir.Constant) else node.left
+            return [(after, compared(node, value)) for after, value in self.evaluate(asked, state, outcome, "tested")]
         pairs: list[tuple[State, bool | None]] = []
         for middle, left in self.evaluate(node.left, state, outcome, "tested"):
             for after, right in self.evaluate(node.right, middle, outcome, "tested"):
-                if node.operator in COMPARING:
-                    pairs.append((after, compared(node.operator, said(node.left, left), said(node.right, right))))
-                    continue
                 verdict = None
-                right = said(node.right, right)
+                if isinstance(node.right, ir.Constant):
+                    right = literal(node.right)
                 if isinstance(left, Loaded):
                     left = Truth(True) if left.sure else None
                 if isinstance(right, (Const, Literal)) and left is not None:
