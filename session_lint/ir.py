@@ -59,10 +59,14 @@ class Constant(NamedTuple):
 
 
 class Collection(NamedTuple):
-    """A tuple, list, set or dict display; of a dict the values."""
+    """A tuple, list, set or dict display; of a dict the values.
+
+    keys: of a dict the names by which the items are found, None where it may be any.
+    """
 
     items: tuple[Expr, ...]
     kind: str
+    keys: tuple[str | None, ...] = ()
 
 
 class Subscript(NamedTuple):
@@ -91,7 +95,7 @@ class Not(NamedTuple):
 
 
 class Compare(NamedTuple):
-    """A comparison of two operands; chains and other operators become `Opaque`."""
+    """A comparison of two operands; chains become `Opaque`, and `in` and `<` unless a constant is compared."""
 
     operator: str
     left: Expr
@@ -131,10 +135,14 @@ class Lambda(NamedTuple):
 
 
 class Opaque(NamedTuple):
-    """Anything else: its parts are evaluated, its value is unknown. reads: the attributes that it only reads."""
+    """Anything else: its parts are evaluated, its value is unknown.
+
+    reads: the attributes that it only reads. is_text: it is a text that is not empty.
+    """
 
     parts: tuple[Expr, ...]
     reads: tuple[tuple[str, ...], ...] = ()
+    is_text: bool = False
 
 
 Expr = Union[  # noqa: UP007 - its classes refer to it, which `|` can not do on Python 3.10

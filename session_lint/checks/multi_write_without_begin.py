@@ -30,7 +30,7 @@ def check(context: Context) -> Iterator[Finding]:
                 continue
             told.add(event.identity)
             info = flow.sessions[event.identity]
-            depends = _built_on(flow, earlier, later)
+            depends = _built_on(flow, earlier, [write for write in later if not _only_changes(context, flow, write)])
             # That both steps belong together shows where one builds on the other, here and not somewhere in a
             # callee, or where the author rolls back around both.
             direct = all([write.detail in (None, result.CHANGE) for write in (*earlier, *later)])
@@ -102,6 +102,20 @@ def _commit_between(flow: FunctionFlow, commit: Event, earlier: Event, later: Ev
     return None
 
 
+def _only_changes(context: Context, flow: FunctionFlow, write: Event) -> bool:
+    """Whether a call only sets attributes of what it is given, and commits: a row gets its next status."""
+    if write.detail is None:
+        return False
+    callees = [context.project.flow(handing.callee) for handing in flow.calls if handing.place == write.place]
+    return bool(callees) and all(
+        [
+            callee is not None
+            and not any([event.kind == result.WROTE and event.detail != result.CHANGE for event in callee.events])
+            for callee in callees
+        ]
+    )
+
+
 def _built_on(flow: FunctionFlow, earlier: list[Event], later: list[Event]) -> set[str]:
     """The objects of the first unit of work that something else in the second is made from."""
     # What was only changed was there before, and need not be undone for what follows: it is not what this builds on.
@@ -110,11 +124,14 @@ def _built_on(flow: FunctionFlow, earlier: list[Event], later: list[Event]) -> s
     made: dict[str, set[str]] = {}
     written: set[str] = set()
     used: set[str] = set()
+    objects: set[str] = set()
     for statement in ir.statements(flow.reference.function.body):
         if isinstance(statement, ir.Assign) and statement.value is not None:
             for target in statement.targets:
                 if isinstance(target, ir.Name) and len(target.path) == 1:
                     made.setdefault(target.path[0], set()).update(_roots(statement.value))
+                    if _makes_object(statement.value):
+                        objects.add(target.path[0])
             if statement.place in changes:
                 # `message.state = "sent"` writes down what has become of the message.
                 used |= _roots(statement.value) - {path[0] for item in statement.targets for path in bound_paths(item)}
@@ -122,7 +139,10 @@ def _built_on(flow: FunctionFlow, earlier: list[Event], later: list[Event]) -> s
             if not isinstance(part, ir.Call):
                 continue
             if any([part.place == write.place for write in earlier]):
-                written |= {name for argument in part.arguments for name in _roots(argument.value)}
+                given = {name for argument in part.arguments for name in _roots(argument.value)}
+                # Plain values that another function is given, too, are not what it makes.
+                is_direct = any([part.place == write.place and write.detail is None for write in earlier])
+                written |= given if is_direct else given & objects
                 if isinstance(statement, ir.Assign):
                     written |= {target.path[0] for target in statement.targets if isinstance(target, ir.Name)}
             elif part.place in changes:
@@ -141,6 +161,10 @@ def _changed(call: ir.Call) -> set[str]:
     """The object that a call changes: `user.groups.append(group)`, `setattr(user, key, value)`."""
     path = path_of(call.function)
     return set(path[:1]) if len(path) > 1 else _roots(call.arguments[0].value)
+
+
+def _makes_object(node: ir.Expr) -> bool:
+    return isinstance(node, ir.Call) and "".join(path_of(node.function)[-1:])[:1].isupper()
 
 
 def _roots(node: ir.Expr) -> set[str]:

@@ -15,11 +15,13 @@ from session_lint.flow.state import (
     distinct,
 )
 from session_lint.flow.values import (
+    Answer,
     Arguments,
     Borrowed,
     ClassValue,
     Closure,
     ConnectionOf,
+    Const,
     Coroutine,
     Decorated,
     Engine,
@@ -191,6 +193,9 @@ class Calls(DecoratedCalls):
             if ops.SESSION_METHODS.get(name) != ops.EXECUTE:
                 return [(state, None)]
             return self.session_method(Session(owner.identity), name, node, arguments, state, outcome, purpose)
+        if isinstance(owner, Answer):
+            key = node.arguments[0].value if name == "get" and node.arguments else None
+            return [(state, _asked(owner, key, arguments))]
         if isinstance(owner, Query):
             return self.query_method(owner, name, node, state, outcome)
         if isinstance(owner, Engine):
@@ -208,6 +213,15 @@ class Calls(DecoratedCalls):
         for _, value, _ in arguments:
             state = self.hand_over(value, state)
         return [(state, None)]
+
+
+def _asked(answer: Answer, key: ir.Expr | None, arguments: Arguments) -> Value:
+    """`answer.get(key, default)`."""
+    if not isinstance(key, ir.Constant) or not isinstance(key.value, str):
+        return None
+    if answer.holds(key.value) is not False:
+        return answer.part(key.value)
+    return arguments[1][1] if len(arguments) > 1 else Const(None)
 
 
 def _joins_connection(node: ir.Call, arguments: Arguments) -> bool:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from session_lint import ir
+from session_lint.flow.answers import COMPARING, compared, literal
+from session_lint.flow.effects import is_active
 from session_lint.flow.liveness import ASKED
 from session_lint.flow.managers import Managers
 from session_lint.flow.outcome import Outcome
@@ -16,8 +18,12 @@ from session_lint.flow.state import (
 from session_lint.flow.values import (
     Const,
     Instance,
+    Literal,
     Loaded,
+    Method,
     Path,
+    Registry,
+    Session,
     Truth,
     truth,
 )
@@ -68,7 +74,7 @@ class Conditions(Managers):
             return self._test_compare(node, state, outcome)
         pairs: list[tuple[State, bool | None]] = []
         for after, value in self.evaluate(node, state, outcome, "tested"):
-            verdict = truth(value)
+            verdict = self._is_active(value, after) if isinstance(value, Method) else truth(value)
             is_open = verdict is None and (value is None or isinstance(value, Loaded))
             if is_open and isinstance(node, ir.Name) and self._asked_often(node.path):
                 # The same question comes again: remember the answer, as in `if own: ... finally: if own: ...`.
@@ -78,14 +84,30 @@ class Conditions(Managers):
                 pairs.append((after, verdict))
         return pairs
 
+    def _is_active(self, value: Method, state: State) -> bool | None:
+        """`if not session.is_active`: whether the session has not failed in a flush."""
+        owner = value.owner
+        if value.name != "is_active" or not isinstance(owner, (Session, Registry)):
+            return None
+        session = state.sessions.get(owner.identity if isinstance(owner, Session) else ("~", *owner.identity))
+        return None if session is None else is_active(session)
+
     def _asked_often(self, path: Path) -> bool:
         """Whether a variable, or an attribute of one, decides more than once: binding either makes the answer open."""
         if self._questions is None:
             self._questions = {}
             for statement in self.project.table.bodies.statements(self.function.body):
                 test = statement.test if isinstance(statement, (ir.If, ir.While)) else None
-                for part in ir.expressions(test) if test is not None else ():
-                    if isinstance(part, ir.Name) and len(part.path) <= ASKED:
+                parts = ir.expressions(test) if test is not None else ()
+                # `if number > 1` is no question of whether there is one.
+                compared_only = {
+                    id(side)
+                    for part in parts
+                    if isinstance(part, ir.Compare) and part.operator in COMPARING
+                    for side in part[1:]
+                }
+                for part in parts:
+                    if isinstance(part, ir.Name) and len(part.path) <= ASKED and id(part) not in compared_only:
                         self._questions[part.path] = self._questions.get(part.path, 0) + 1
         return self._questions.get(path, 0) > 1
 
@@ -105,17 +127,22 @@ class Conditions(Managers):
         return list({(after.key, verdict): (after, verdict) for after, verdict in verdicts}.values())
 
     def _test_compare(self, node: ir.Compare, state: State, outcome: Outcome) -> list[tuple[State, bool | None]]:
+        if node.operator in COMPARING:
+            asked = node.right if isinstance(node.left, ir.Constant) else node.left
+            return [(after, compared(node, value)) for after, value in self.evaluate(asked, state, outcome, "tested")]
         pairs: list[tuple[State, bool | None]] = []
         for middle, left in self.evaluate(node.left, state, outcome, "tested"):
             for after, right in self.evaluate(node.right, middle, outcome, "tested"):
                 verdict = None
+                if isinstance(node.right, ir.Constant):
+                    right = literal(node.right)
                 if isinstance(left, Loaded):
                     left = Truth(True) if left.sure else None
-                if isinstance(right, Const) and left is not None:
+                if isinstance(right, (Const, Literal)) and left is not None:
                     if isinstance(left, Truth):
                         verdict = False if left.value and not right.value else None
-                    elif isinstance(left, Const):
-                        verdict = left.value is right.value
+                    elif isinstance(left, (Const, Literal)):
+                        verdict = left.value == right.value
                     elif right.value is None and not isinstance(left, Instance):
                         # `-> Order | None` is an Order as far as its methods go.
                         verdict = False

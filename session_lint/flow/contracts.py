@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from session_lint import ir
+from session_lint.flow.answers import answer_in
 from session_lint.flow.result import FunctionFlow, SessionInfo
 from session_lint.flow.state import BROKEN, CLOSED, ENTRY, FAILED, Cause, Mark, SessionState, Witness
 from session_lint.flow.values import Const, Loaded, Path, Query, Session, Value, loaded_in
@@ -24,7 +25,7 @@ class Way(NamedTuple):
 
     error: str | None
     sessions: tuple[tuple[Path, SessionState], ...]
-    answer: Const | None = None
+    answer: Value = None
 
 
 class Contract(NamedTuple):
@@ -68,7 +69,7 @@ def contract_of(flow: FunctionFlow) -> Contract:
                 sessions.append((identity, session))
                 touched.add(identity)
         kind = out.error.kind if out.error is not None else None
-        answer = out.value if telling and kind is None and isinstance(out.value, Const) else None
+        answer = answer_in(out.value) if telling and kind is None else None
         way = Way(kind, tuple(sorted(sessions, key=lambda pair: pair[0])), answer)
         key = (kind, tuple([(identity, session.key) for identity, session in way.sessions]), answer)
         ways.setdefault(key, way)
@@ -104,15 +105,15 @@ def _importance(way: Way) -> int:
 
 
 def _tells(flow: FunctionFlow, foreign: set[Path]) -> bool:
-    """`except IntegrityError: return None`: whether what is returned says that a session was left failed."""
+    """`except IntegrityError: return None, "exists"`: whether what is returned says that a session was left failed."""
     failed: set[Value] = set()
     intact: set[Value] = set()
     for out in flow.exits:
         if out.error is None:
             sessions = [session for identity, session in out.state.sessions.items() if identity in foreign]
             is_failed = any([session.transaction in BROKEN for session in sessions])
-            (failed if is_failed else intact).add(out.value if isinstance(out.value, Const) else None)
-    return bool(intact) and any([isinstance(value, Const) for value in failed]) and failed != intact
+            (failed if is_failed else intact).add(answer_in(out.value))
+    return bool(intact) and failed != {None} and failed != intact
 
 
 def _commits(roots: Iterable[Path], ways: Iterable[Way]) -> tuple[frozenset[Path], frozenset[Path]]:

@@ -275,6 +275,22 @@ def in_transaction(session: SessionState) -> bool:
     return session.transaction == OPEN or session.pending or session.begun == 1
 
 
+def is_active(session: SessionState) -> bool | None:
+    """What `session.is_active` says of a session that has failed.
+
+    A failed flush or commit makes it False. A statement that fails leaves it True, although the database refuses all
+    further ones.
+    """
+    failed, causes = session.witness.failed, session.witness.causes
+    if session.transaction != FAILED or failed is None:
+        return None
+    called = (causes[-1].text if causes else failed.text).partition("() ")[0]
+    kind = ops.SESSION_METHODS.get(called.rpartition(".")[2])
+    if session.pending or kind in (ops.FLUSH, ops.COMMIT):
+        return False
+    return True if kind == ops.EXECUTE else None
+
+
 def _ended(session: SessionState) -> int:
     return 2 if session.begun else 0
 

@@ -22,6 +22,7 @@ from session_lint.flow.state import (
     distinct,
 )
 from session_lint.flow.values import (
+    Answer,
     Borrowed,
     Closure,
     Const,
@@ -104,8 +105,12 @@ class Evaluation(Conditions):
             if isinstance(base, Query):  # `query[:10]` sends it
                 text = f"{words(node.base)}[...]"
                 after = self.operate(after, base.identity, ops.READ, place_of(self.statement), text, outcome)
-            pairs += self._sequence(node.items, after, outcome)
-        return [(after, None) for after, _ in pairs]
+            if isinstance(base, Answer):
+                key = node.items[0] if len(node.items) == 1 else None
+                pairs.append((after, base.part(key.value) if isinstance(key, ir.Constant) else None))
+                continue
+            pairs += [(ready, None) for ready, _ in self._sequence(node.items, after, outcome)]
+        return pairs
 
     def _name(self, node: ir.Name, state: State) -> tuple[State, Value]:
         if len(node.path) > 1:

@@ -30,6 +30,7 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 from session_lint import ir
+from session_lint.flow.answers import said
 from session_lint.flow.entry import entry_states
 from session_lint.flow.errors import Error
 from session_lint.flow.exceptions import Exceptions
@@ -38,7 +39,7 @@ from session_lint.flow.objects import element_of
 from session_lint.flow.outcome import Outcome
 from session_lint.flow.result import Exit, FunctionFlow
 from session_lint.flow.state import BROKEN, SessionState, State, States
-from session_lint.flow.values import Const, Coroutine, Instance, Items, Loaded, Path, Registry, Session, Value
+from session_lint.flow.values import Answer, Const, Coroutine, Instance, Items, Loaded, Path, Registry, Session, Value
 from session_lint.ir_queries import place_of, words
 from session_lint.project.modules import FunctionRef
 
@@ -164,7 +165,7 @@ class Interpreter(Exceptions):
             for after, value in self.evaluate(node.value, state, outcome, "returned"):
                 if self.has_failed:
                     self.note_return(node, after)
-                outcome.returns.add(self.hand_over(value, after), value, node.place)
+                outcome.returns.add(self.hand_over(value, after), said(node.value, value), node.place)
         return outcome
 
     def _break(self, node: ir.Break, states: States) -> Outcome:
@@ -368,9 +369,14 @@ class Interpreter(Exceptions):
             return state.bind(target.path, None if isinstance(value, Loaded) else value)
         if isinstance(target, ir.Collection):
             values = value.items if isinstance(value, Items) and len(value.items) == len(target.items) else ()
+            if isinstance(value, Answer) and len(value.parts) == len(target.items):
+                values = tuple([value.part(index) for index in range(len(target.items))])
             for index, part in enumerate(target.items):
                 state = self.assign(part, values[index] if values else None, state, node)
             return state
+        changed = target.base.path if isinstance(target, ir.Subscript) and isinstance(target.base, ir.Name) else ()
+        if isinstance(state.variables.get(changed), Answer):
+            state = state.bind(changed, None)
         if (
             isinstance(target, ir.Subscript)
             and isinstance(target.base, ir.Name)

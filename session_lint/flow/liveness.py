@@ -11,10 +11,12 @@ import sys
 from session_lint import ir
 from session_lint.flow.state import States
 from session_lint.flow.values import (
+    Answer,
     ClassValue,
     Const,
     ExternalValue,
     Instance,
+    Literal,
     Loaded,
     ModuleValue,
     Path,
@@ -73,7 +75,7 @@ def _is_plain(value: Value) -> bool:
 ASKED = 2
 """So many names long are the paths whose answers are kept: a variable, or an attribute of one."""
 
-_PLAIN = (Const, Truth, Instance, Loaded, ClassValue, ExternalValue, ModuleValue)
+_PLAIN = (Const, Truth, Literal, Answer, Instance, Loaded, ClassValue, ExternalValue, ModuleValue)
 
 
 def _last_reads(bodies: Bodies, function: ir.Function) -> tuple[dict[Path, Position], list[ir.Place]]:

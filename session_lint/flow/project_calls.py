@@ -24,10 +24,10 @@ from session_lint.flow.state import (
     States,
 )
 from session_lint.flow.values import (
+    Answer,
     Arguments,
     Borrowed,
     Closure,
-    Const,
     Coroutine,
     Function,
     Generator,
@@ -142,7 +142,12 @@ class ProjectCalls(ForeignCalls):
         if coroutine is not None and not isinstance(value, _GIVEN):
             return [(after, coroutine._replace(value=value)) for after, _ in returned]
         pairs = self._giving(value, [after for after, answer in returned if answer is None], node)
-        return pairs + [(after, answer) for after, answer in returned if answer is not None]
+        # A tuple with a session in it, or an object whose class is known, matters more than what it says.
+        return pairs + [
+            (after, value if isinstance(answer, Answer) and value is not None else answer)
+            for after, answer in returned
+            if answer is not None
+        ]
 
     def _needs_await(self, callee: Function) -> bool:
         """Whether an async function that is not handed a session works with one, so that it is our business."""
@@ -300,7 +305,7 @@ class ProjectCalls(ForeignCalls):
         label: str,
         state: State,
         outcome: Outcome,
-    ) -> list[tuple[State, Const | None]]:
+    ) -> Pairs:
         """The states after a call that returns, and what it answers in each; its failures go to the outcome."""
         for root in contract.first_uses:
             if root in identities:
@@ -312,7 +317,7 @@ class ProjectCalls(ForeignCalls):
                 state = state.set(identity, checked)
         for root in contract.begins & identities.keys():
             self.begin(state, identities[root], place, label)
-        states: dict[object, tuple[State, Const | None]] = {}
+        states: dict[object, tuple[State, Value]] = {}
         marks = marks_of(place, label)
         splits = {root for root in contract.committed & identities.keys() if state.sessions[identities[root]].dirty}
         for root in splits:

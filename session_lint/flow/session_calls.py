@@ -38,6 +38,7 @@ from session_lint.flow.values import (
     Registry,
     Session,
     Transaction,
+    Truth,
     Value,
     opened_with,
 )
@@ -130,6 +131,8 @@ class SessionCalls(Variables):
             return [(after, Transaction(identity, kind == ops.SAVEPOINT))]
         if name == "connection":
             return [(after, ConnectionOf(identity))]
+        if name == "in_transaction" and state.sessions[identity].transaction in (OPEN, *BROKEN):
+            return [(after, Truth(True))]
         if info.type.is_async and name in ops.COROUTINES and purpose == "assigned":
             return [(after, Coroutine(gives, text, node.place, identity))]
         return [(after, gives)]
@@ -223,7 +226,8 @@ class SessionCalls(Variables):
         if isinstance(generator, Manager):
             self.event(result.MANAGER_ITERATED, node.place, (), call_text(node), None, generator.reference)
         elif isinstance(value, (Borrowed, Registry)) and inline:
-            self.event(result.NEXT, node.place, (), call_text(node), None, generator.reference)
+            opened = (f"@{node.place[0]}:{node.place[1]}",) if isinstance(value, Borrowed) else ()
+            self.event(result.NEXT, node.place, opened, call_text(node), None, generator.reference)
         if isinstance(value, Borrowed):
             name = f"{generator.reference.function.name}()"
             state, identity = self.open(value.type, node.place, state, name, result.ITERATED)

@@ -263,6 +263,29 @@ class Truth(NamedTuple):
     value: bool
 
 
+class Literal(NamedTuple):
+    """A number or word that a function answers with."""
+
+    value: int | str
+
+
+class Answer(NamedTuple):
+    """A tuple or dict display that a function returns. parts: by index or key. is_whole: it has no others."""
+
+    parts: tuple[tuple[int | str, Value], ...]
+    is_whole: bool
+
+    def part(self, key: int | str | None) -> Value:
+        return dict(self.parts).get(key) if key is not None else None
+
+    def holds(self, key: int | str) -> bool | None:
+        """Whether `key in answer`, of a dict."""
+        keys = [known for known, _ in self.parts]
+        if key in keys:
+            return True if isinstance(key, str) else None
+        return False if self.is_whole and not any([isinstance(known, int) for known in keys]) else None
+
+
 class Items(NamedTuple):
     """A tuple or list with something interesting in it."""
 
@@ -298,6 +321,8 @@ Value = Union[  # noqa: UP007 - its classes refer to it, which `|` can not do on
     Dependency,
     Const,
     Truth,
+    Literal,
+    Answer,
     Items,
     None,
 ]
@@ -375,8 +400,10 @@ def truth(value: Value) -> bool | None:
     """Whether the value counts as true; None if that is open."""
     if value is None:
         return None
-    if isinstance(value, (Const, Truth)):
+    if isinstance(value, (Const, Truth, Literal)):
         return bool(value.value)
+    if isinstance(value, Answer):
+        return True if value.parts else False if value.is_whole else None
     if isinstance(value, (Session, Factory, Registry, Engine, Transaction)):
         return True
     return True if isinstance(value, Loaded) and value.sure else None

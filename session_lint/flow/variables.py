@@ -17,6 +17,7 @@ from session_lint.flow.state import (
     State,
 )
 from session_lint.flow.values import (
+    Answer,
     Borrowed,
     Closure,
     ConnectionOf,
@@ -133,7 +134,7 @@ class Variables(Objects):
     def attribute(self, value: Value, name: str, path: Path) -> Value:
         if value is None:
             return None
-        if isinstance(value, (Session, Transaction, Query, ConnectionOf, Registry, Factory, Engine, Generator)):
+        if isinstance(value, (Session, Transaction, Query, ConnectionOf, Registry, Factory, Engine, Generator, Answer)):
             if isinstance(value, Session) and name == "sync_session":
                 return value
             return Method(value, name)

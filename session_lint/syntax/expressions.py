@@ -56,7 +56,7 @@ def _integer(_: Lowering, node: cst.Integer) -> ir.Expr:
     digits = node.value
     return (
         ir.Constant(int(digits))
-        if digits.isdigit() and len(digits) < 10 and digits.lstrip("0") == digits
+        if digits.isdigit() and len(digits) < 10 and (digits[0] != "0" or digits == "0")
         else ir.UNKNOWN
     )
 
@@ -83,6 +83,13 @@ def _strings(self: Lowering, node: cst.ConcatenatedString) -> ir.Expr:
     )
 
 
+@visits_expression(cst.FormattedString)
+def _formatted(self: Lowering, node: cst.FormattedString) -> ir.Expr:
+    is_text = any([isinstance(part, cst.FormattedStringText) and part.value.strip() for part in node.parts])
+    opaque = self.opaque(children(node))
+    return opaque._replace(is_text=True) if is_text and isinstance(opaque, ir.Opaque) else opaque
+
+
 @visits_expression(cst.Tuple, cst.List, cst.Set)
 def _collection(self: Lowering, node: cst.Tuple | cst.List | cst.Set) -> ir.Expr:
     return ir.Collection(
@@ -92,14 +99,20 @@ def _collection(self: Lowering, node: cst.Tuple | cst.List | cst.Set) -> ir.Expr
 
 @visits_expression(cst.Dict)
 def _dict(self: Lowering, node: cst.Dict) -> ir.Expr:
-    items = []
+    items: list[ir.Expr] = []
+    keys: list[str | None] = []
     for element in node.elements:
+        name = None
         if isinstance(element, cst.DictElement):
             key = self.expression(element.key)
             if happens(key):
                 items.append(key)
+                keys.append(None)
+            elif isinstance(key, ir.Constant) and isinstance(key.value, str) and key.value.isidentifier():
+                name = key.value
         items.append(self.expression(element.value))
-    return ir.Collection(tuple(items), "dict")
+        keys.append(name)
+    return ir.Collection(tuple(items), "dict", tuple(keys))
 
 
 @visits_expression(cst.Subscript)
@@ -136,6 +149,12 @@ _OPERATORS: dict[type[cst.BaseCompOp], str] = {
     cst.IsNot: "is not",
     cst.Equal: "==",
     cst.NotEqual: "!=",
+    cst.In: "in",
+    cst.NotIn: "not in",
+    cst.LessThan: "<",
+    cst.LessThanEqual: "<=",
+    cst.GreaterThan: ">",
+    cst.GreaterThanEqual: ">=",
 }
 
 
@@ -145,7 +164,10 @@ def _comparison(self: Lowering, node: cst.Comparison) -> ir.Expr:
         target = node.comparisons[0]
         operator = _OPERATORS.get(type(target.operator))
         if operator is not None:
-            return ir.Compare(operator, self.expression(node.left), self.expression(target.comparator))
+            left, right = self.expression(node.left), self.expression(target.comparator)
+            constant = left if operator in ("in", "not in") else right
+            if operator in ("is", "is not", "==", "!=") or isinstance(constant, ir.Constant):
+                return ir.Compare(operator, left, right)
     return self.opaque((node.left, *[target.comparator for target in node.comparisons]))
 
 
