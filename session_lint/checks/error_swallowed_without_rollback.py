@@ -141,7 +141,7 @@ def _lost(context: Context, flow: FunctionFlow, identity: tuple[str, ...], sessi
         f"let the error out, or put what may fail into `with {info.name}.begin_nested():`"
     )
     place = session.witness.swallowed.place if session.witness.swallowed else info.place
-    confidence = info.certainty if session.transaction == FAILED else Confidence.POSSIBLE
+    confidence = info.certainty.at_most(session.certainty if session.transaction == FAILED else Confidence.POSSIBLE)
     return context.finding(flow, place, message, confidence, history(session, "failed", "swallowed"), causes(session))
 
 
@@ -177,7 +177,7 @@ def _judge_left(
     if owner.commits and _loses_nothing(session):
         # Unless a caller has written before, which is not seen here.
         doubt = Confidence.POSSIBLE
-    confidence = info.certainty.at_most(doubt)
+    confidence = info.certainty.at_most(session.certainty).at_most(doubt)
     what = failed_operation(session)
     message = f"the error of {what} is swallowed and {flow.reference.function.name} returns with {info.name} failed"
     if owner.commits:

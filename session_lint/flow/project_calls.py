@@ -22,6 +22,7 @@ from session_lint.flow.state import (
     SessionState,
     State,
     States,
+    distinct,
 )
 from session_lint.flow.values import (
     Answer,
@@ -61,6 +62,9 @@ _PLAIN = frozenset({"staticmethod", "classmethod", "override"})
 _MAX_DEPTH = 3
 """How deep calls of nested functions are run in place."""
 
+_MAX_OVERRIDES = 8
+"""Of a method with more of them, nobody can say what it does."""
+
 _GIVEN = (Opened, Borrowed, Registry)
 """What becomes a session of the caller."""
 
@@ -86,7 +90,11 @@ class ProjectCalls(ForeignCalls):
         statics = self.project.statics
         bindings = self._bind(callee, arguments)
         if is_abstract(function) and not (function.is_async and purpose in ("dropped", "attribute")):
-            # Which of its implementations runs can't be seen; what it gives is what its annotation says.
+            # What it gives is what its annotation says.
+            overrides = self._overrides(callee, purpose)
+            if overrides:
+                return self._any_of(overrides, callee, node, arguments, state, outcome, purpose)
+            # Which of its implementations runs can't be seen.
             self._note_handing(reference, node.place, self._handed(callee, bindings, state))
             called = self.unknown_call(node, arguments, state, outcome, call_text(node), False)
             return self._giving(self._result(callee, bindings), [after for after, _ in called], node)
@@ -148,6 +156,40 @@ class ProjectCalls(ForeignCalls):
             for after, answer in returned
             if answer is not None
         ]
+
+    def _overrides(self, callee: Function, purpose: str) -> list[Function]:
+        """What an abstract method may be, if any of it works with a session of its caller, and all of it is seen."""
+        receiver, method = callee.receiver, callee.reference
+        if not isinstance(receiver, Instance) or (method.function.is_async and purpose == "assigned"):
+            return []
+        found = self.project.table.overrides(receiver.reference, method)
+        if len(found) > _MAX_OVERRIDES or any([own.function.is_generator for _, own in found]):
+            return []
+        contracts = [self.project.contract(own) for _, own in found]
+        if not any([contract is not None and contract.roots for contract in contracts]):
+            return []
+        return [Function(own, receiver._replace(reference=heir)) for heir, own in found]
+
+    def _any_of(
+        self,
+        overrides: list[Function],
+        callee: Function,
+        node: ir.Call,
+        arguments: Arguments,
+        state: State,
+        outcome: Outcome,
+        purpose: str,
+    ) -> Pairs:
+        """One of the overrides runs."""
+        pairs: Pairs = []
+        inner = Outcome()
+        value = self._result(callee, self._bind(callee, arguments))
+        for override in overrides:
+            for after, own in self.project_function(override, node, arguments, state, inner, purpose):
+                pairs += [(after, own)] if value is None else self._giving(value, [after], node)
+        for after, error in inner.raises:
+            outcome.raises.add(_doubted(after, node.place), error)
+        return distinct([(_doubted(after, node.place), given) for after, given in pairs])
 
     def _needs_await(self, callee: Function) -> bool:
         """Whether an async function that is not handed a session works with one, so that it is our business."""
@@ -453,3 +495,13 @@ class ProjectCalls(ForeignCalls):
                 if name is not None and carries_session(value):
                     fields += [(field, value) for field in stored.fields.get(name, (name,))]
         return Instance(reference, (), tuple(sorted(fields)) if fields else ())
+
+
+def _doubted(state: State, place: ir.Place) -> State:
+    """Which override runs is not known: that a session has failed in the call is likely, and no more."""
+    for identity, session in state.sessions.items():
+        failed, causes = session.witness.failed, session.witness.causes
+        if failed is not None and failed.place == place and causes and not causes[0].chosen:
+            witness = session.witness._replace(causes=(causes[0]._replace(chosen=True), *causes[1:]))
+            state = state.set(identity, session._replace(witness=witness))
+    return state

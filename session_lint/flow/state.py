@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 from session_lint import ir
+from session_lint.findings import Confidence
 from session_lint.flow.values import Path, Value
 
 # The transaction of a session, as far as this function knows.
@@ -32,12 +33,16 @@ class Mark(NamedTuple):
 
 
 class Cause(NamedTuple):
-    """What has failed inside of a callee. path: the callee's file. function: its qualified name."""
+    """What has failed inside of a callee. path: the callee's file. function: its qualified name.
+
+    chosen: the callee is one of several that the call may mean.
+    """
 
     path: str
     function: str
     place: ir.Place
     text: str
+    chosen: bool = False
 
 
 class Witness(NamedTuple):
@@ -83,6 +88,11 @@ class SessionState(NamedTuple):
     def key(self) -> tuple[object, ...]:
         # Of the witness nothing decides but that a rollback threw writes away.
         return (*self[:10], self.witness.lost is not None)
+
+    @property
+    def certainty(self) -> Confidence:
+        """How sure it is that it has failed, if it has."""
+        return Confidence.LIKELY if any([cause.chosen for cause in self.witness.causes]) else Confidence.CERTAIN
 
     def mark(self, **marks: Mark | None) -> SessionState:
         changes: dict[str, Any] = dict(marks)

@@ -94,9 +94,8 @@ class CallGraph:
         flow = self._project.flow(caller.reference)
         if flow is None or flow.sessions[caller.identity].origin not in (PARAMETER, INJECTED):
             return True
-        return (
-            caller.identity in flow.direct or sum([caller.identity in handing.identities for handing in flow.calls]) > 1
-        )
+        places = {handing.place for handing in flow.calls if caller.identity in handing.identities}
+        return caller.identity in flow.direct or len(places) > 1
 
     def takes_part(self, reference: FunctionRef) -> bool:
         """Whether the function is only a part of its callers' unit of work: they all do more with the session."""
@@ -138,9 +137,12 @@ class CallGraph:
         commits = {event.place for event in flow.events if event.kind == COMMITTED and event.identity == identity}
         telling = [way for way in ways if way.error is not None and way.error.place in commits] or ways
         error = min([way.error for way in telling if way.error is not None], key=lambda error: error.place)
-        handing = next((handing for handing in flow.calls if handing.place == error.place), None)
-        inner = next((root for root, given in handing.given if given == identity), None) if handing else None
-        if handing is not None and inner is not None and depth > 0:
+        # One call, several functions: an abstract method is any of its overrides.
+        for handing in flow.calls if depth > 0 else ():
+            roots = [root for root, given in handing.given if given == identity]
+            if handing.place != error.place or not roots:
+                continue
+            inner = roots[0]
             callee = self._project.flow(handing.callee)
             deeper = (
                 self._exposure(callee, inner, depth - 1) if callee is not None and inner in callee.sessions else None

@@ -85,7 +85,7 @@ class Lifetimes:
             yield Making(user.module, f"FastAPI, for every call of {user.function.name},", user.function.place, CALL)
 
     def _by_calls(self, reference: ClassRef) -> Iterator[Making]:
-        names = {reference.definition.name, *self._heirs(reference)}
+        names = {heir.definition.name for heir in (reference, *self._project.table.heirs(reference))}
         for name in sorted(names):
             for site in self._called(name):
                 if site.module.is_short_lived:
@@ -94,12 +94,6 @@ class Lifetimes:
                 if isinstance(value, ClassValue) and reference in self._project.table.ancestors(value.reference):
                     maker = site.function.name if site.function is not None else site.module.name
                     yield Making(site.module, maker, site.call.place, self._life(site))
-
-    def _heirs(self, reference: ClassRef) -> Iterator[str]:
-        for module in self._project.table.modules:
-            for definition in module.classes.values():
-                if definition.bases and reference in self._project.table.ancestors(ClassRef(module, definition)):
-                    yield definition.name
 
     def _called(self, name: str) -> list[_Site]:
         if self._sites is None:

@@ -202,6 +202,8 @@ class SymbolTable:
         self._ancestors: dict[int, list[Symbol]] = {}
         self._methods: dict[tuple[int, str], FunctionRef | None] = {}
         self._methods_by_name: dict[str, list[FunctionRef]] | None = None
+        self._heirs: dict[int, list[ClassRef]] | None = None
+        self._overrides: dict[tuple[int, int], list[tuple[ClassRef, FunctionRef]]] = {}
         self._files = files
         self._packages: set[str] | None = None
         for module in modules:
@@ -339,6 +341,34 @@ class SymbolTable:
                 if name in known or (not name and known):
                     return True
         return False
+
+    def heirs(self, reference: ClassRef) -> list[ClassRef]:
+        """The classes that inherit from a class, however far."""
+        if self._heirs is None:
+            self._heirs = {}
+            for module in self.modules:
+                for definition in module.classes.values():
+                    heir = ClassRef(module, definition)
+                    for symbol in self.ancestors(heir)[1:] if definition.bases else ():
+                        if isinstance(symbol, ClassRef) and symbol != heir:
+                            found = self._heirs.setdefault(id(symbol.definition), [])
+                            if heir not in found:
+                                found.append(heir)
+        return self._heirs.get(id(reference.definition), [])
+
+    def overrides(self, reference: ClassRef, method: FunctionRef) -> list[tuple[ClassRef, FunctionRef]]:
+        """What a method that says nothing itself is in the class's heirs, each with one class that has it."""
+        key = (id(reference.definition), id(method.function))
+        if key not in self._overrides:
+            found: dict[int, tuple[ClassRef, FunctionRef]] = {}
+            # An override that calls what it overrides does not call itself.
+            is_its_own = self.method(reference, method.function.name) == method
+            for heir in self.heirs(reference) if is_its_own else ():
+                own = self.method(heir, method.function.name)
+                if own is not None and own != method and not is_abstract(own.function) and not is_empty(own.function):
+                    found.setdefault(id(own.function), (heir, own))
+            self._overrides[key] = list(found.values())
+        return self._overrides[key]
 
     def method(self, reference: ClassRef, name: str) -> FunctionRef | None:
         """A method by name, through inheritance."""

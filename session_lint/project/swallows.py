@@ -115,7 +115,8 @@ def _uses(flow: FunctionFlow) -> Iterator[Use]:
         if event.kind == result.LOST_IN_BLOCK and event.session is not None:
             sure = event.session.transaction == FAILED
             info = flow.sessions[event.identity]
-            yield Use(flow, event, info.certainty if sure else Confidence.POSSIBLE, True)
+            certainty = info.certainty.at_most(event.session.certainty)
+            yield Use(flow, event, certainty if sure else Confidence.POSSIBLE, True)
 
 
 def reuses(flow: FunctionFlow) -> Iterator[Reuse]:
@@ -139,7 +140,9 @@ def reuses(flow: FunctionFlow) -> Iterator[Reuse]:
         seen.add(key)
         info = flow.sessions[event.identity]
         sure = event.session.transaction == FAILED
-        certainty = info.certainty.at_most(Confidence.LIKELY) if event.detail == operations.LOAD else info.certainty
+        certainty = info.certainty.at_most(event.session.certainty)
+        if event.detail == operations.LOAD:
+            certainty = certainty.at_most(Confidence.LIKELY)
         yield Reuse(event, event.session, certainty if sure else Confidence.POSSIBLE)
 
 

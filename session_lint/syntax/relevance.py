@@ -280,7 +280,7 @@ class _Reader:
             # What its objects are made of, a method that works with a session may call.
             is_making = member.name == "__init__" and _length(member) <= _SHORT
             touching = touches and (is_making or _ends_by_raising(member) or self._has_word(member))
-            return holds or touching or self._may_swallow(member) or self._may_forget(member)
+            return holds or touching or _is_hook(member) or self._may_swallow(member) or self._may_forget(member)
         if isinstance(member, ast.ClassDef):
             return touches
         if isinstance(member, (ast.Assign, ast.AnnAssign)):
@@ -291,6 +291,7 @@ class _Reader:
 _YIELD = ("yield",)
 _EXCEPT = ("except",)
 _SUPPRESS = ("suppress(",)
+_HOOKS = ("NotImplementedError", "abstractmethod")
 
 
 def _nothing(part: Part) -> Part:
@@ -332,6 +333,16 @@ def _ends_by_raising(function: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
     return isinstance(function.body[-1], ast.Raise) or (
         _length(function) <= _SHORT and any([isinstance(statement, ast.Raise) for statement in function.body])
     )
+
+
+def _is_hook(function: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
+    """Whether the class only calls the method, and leaves it to others what it does: they may use a session."""
+    last = function.body[-1]
+    raised = last.exc.func if isinstance(last, ast.Raise) and isinstance(last.exc, ast.Call) else None
+    if isinstance(last, ast.Raise) and raised is None:
+        raised = last.exc
+    names = [raised, *function.decorator_list]
+    return any([getattr(name, "id", getattr(name, "attr", "")) in _HOOKS for name in names])
 
 
 def _with_body(statement: ast.ClassDef, body: list[ast.stmt]) -> ast.ClassDef:
