@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, NamedTuple
 from session_lint import ir
 from session_lint.findings import Confidence
 from session_lint.flow import operations, result
+from session_lint.flow.answers import answer_in
 from session_lint.flow.result import Event, Exit, FunctionFlow
 from session_lint.flow.state import BROKEN, FAILED, SessionState
 from session_lint.flow.values import Path
+from session_lint.ir_queries import bound_paths
 
 if TYPE_CHECKING:
     from session_lint.project.link import Project
@@ -96,10 +98,38 @@ class Swallows:
                 swallower = self.swallower(flow, use.event.identity, use.event.session)
                 swallowed = swallower.session.witness.swallowed
                 if swallower.flow is not flow and swallowed is not None:
+                    if self._asks(flow, use.event):
+                        use = use._replace(confidence=Confidence.POSSIBLE)
                     key = (id(swallower.flow.reference.function), swallowed.place)
                     found.setdefault(key, []).append(use)
                     self._swallowers.setdefault(key, swallower)
         return found
+
+    def _asks(self, flow: FunctionFlow, event: Event) -> bool:
+        """Whether a caller tests what the call has given back, of which is not known what it says, and leaves."""
+        assert event.session is not None
+        swallowed = event.session.witness.swallowed
+        handing = next((each for each in flow.calls if swallowed is not None and each.place == swallowed.place), None)
+        callee = self._project.flow(handing.callee) if handing is not None else None
+        if callee is None or handing is None:
+            return False
+        if all([answer_in(way.value) is not None for way in callee.exits if _leaves_broken(way)]):
+            return False  # The flow itself has followed what the caller does with each answer.
+        names: set[str] = set()
+        for statement in ir.statements(flow.reference.function.body):
+            if isinstance(statement, ir.Assign) and ir.within(handing.place, statement.place):
+                names = {path[0] for target in statement.targets for path in bound_paths(target)}
+            elif isinstance(statement, ir.If) and handing.place < statement.place < event.place:
+                parts = ir.expressions(statement.test)
+                if any([isinstance(part, ir.Name) and part.path[0] in names for part in parts]) and _leaves(statement):
+                    return True
+        return False
+
+
+def _leaves(statement: ir.If) -> bool:
+    """Whether what follows is left out in one of the cases."""
+    bodies = (statement.body, statement.orelse)
+    return any([bool(body) and isinstance(body[-1], (ir.Return, ir.Raise, ir.Continue, ir.Break)) for body in bodies])
 
 
 def _leaves_broken(way: Exit) -> bool:
