@@ -14,7 +14,7 @@ from session_lint.flow import operations as ops
 from session_lint.flow import result
 from session_lint.flow.errors import is_database_type
 from session_lint.flow.result import Exit, FunctionFlow, SessionInfo
-from session_lint.flow.state import FAILED, Mark, SessionState
+from session_lint.flow.state import FAILED, Mark, SessionState, failed_method
 from session_lint.flow.values import Path
 from session_lint.project import ownership
 from session_lint.project.swallows import Reuse, Swallower, Use, is_retry, reuses
@@ -194,8 +194,7 @@ def _loses_nothing(session: SessionState) -> bool:
 
     The database is told to end the transaction, and no more; a failed flush() is what makes commit() itself fail.
     """
-    method = failed_operation(session).removesuffix("()").rpartition(".")[2]
-    return not session.dirty and ops.SESSION_METHODS.get(method) == ops.EXECUTE
+    return not session.dirty and ops.SESSION_METHODS.get(failed_method(session)[1]) == ops.EXECUTE
 
 
 def _expects_it(flow: FunctionFlow, session: SessionState) -> bool:

@@ -11,7 +11,7 @@ from session_lint.findings import Confidence, Finding, Severity
 from session_lint.flow import result
 from session_lint.flow.result import Event, FunctionFlow
 from session_lint.flow.state import Mark
-from session_lint.ir_queries import bound_paths, handled_calls, path_of, precedes
+from session_lint.ir_queries import bound_paths, handled_calls, last_name, path_of, precedes
 
 
 @rule("SES103", "multi-write-without-begin", Severity.WARNING)
@@ -164,7 +164,7 @@ def _changed(call: ir.Call) -> set[str]:
 
 
 def _makes_object(node: ir.Expr) -> bool:
-    return isinstance(node, ir.Call) and "".join(path_of(node.function)[-1:])[:1].isupper()
+    return isinstance(node, ir.Call) and last_name(node.function)[:1].isupper()
 
 
 def _roots(node: ir.Expr) -> set[str]:

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 from session_lint import ir
 from session_lint.flow import errors, result
 from session_lint.flow.errors import Error
+from session_lint.flow.nested_calls import NestedCalls
 from session_lint.flow.outcome import Outcome
-from session_lint.flow.project_calls import ProjectCalls
 from session_lint.flow.result import SessionInfo
 from session_lint.flow.state import ENTRY, NONE, OPEN, Mark, Pairs, SessionState, State
 from session_lint.flow.values import Arguments, Decorated, Function, Path, Session
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from session_lint.project.link import Project
 
 
-class DecoratedCalls(ProjectCalls):
+class DecoratedCalls(NestedCalls):
     """Applies calls of what a decorator decorates."""
 
     def __init__(self, project: Project, reference: FunctionRef, depth: int) -> None:

@@ -25,6 +25,7 @@ from session_lint.flow.state import (
     SessionState,
     State,
     Witness,
+    failed_method,
 )
 from session_lint.flow.values import STATEMENT, Path, SessionType
 from session_lint.ir_queries import attributes_in
@@ -146,9 +147,7 @@ class Effects:
         session = self.go_on(session._replace(touched=True), identity, kind, mark)
         if kind == ops.ADD:
             self.event(result.WROTE, place, identity, text, session)
-            return state.set(
-                identity, session._replace(dirty=True, pending=True).mark(wrote=session.witness.wrote or mark)
-            )
+            return state.set(identity, _pending(session, mark))
         if session.witness.used is None:
             session = session.mark(used=mark)
         if kind == ops.BEGIN:
@@ -190,9 +189,9 @@ class Effects:
             return state
         self.flow.direct.add(identity)
         mark = Mark(place, f"{text} writes here")
-        session = self.go_on(session, identity, ops.ADD, mark)._replace(dirty=True, pending=True, touched=True)
+        session = self.go_on(session._replace(touched=True), identity, ops.ADD, mark)
         self.event(result.WROTE, place, identity, text, session, result.CHANGE)
-        return state.set(identity, session.mark(wrote=session.witness.wrote or mark))
+        return state.set(identity, _pending(session, mark))
 
     def begin(self, state: State, identity: Path, place: ir.Place, text: str) -> None:
         """Note a begin(), which fails if the session is in a transaction."""
@@ -281,14 +280,17 @@ def is_active(session: SessionState) -> bool | None:
     A failed flush or commit makes it False. A statement that fails leaves it True, although the database refuses all
     further ones.
     """
-    failed, causes = session.witness.failed, session.witness.causes
-    if session.transaction != FAILED or failed is None:
+    if session.transaction != FAILED or session.witness.failed is None:
         return None
-    called = (causes[-1].text if causes else failed.text).partition("() ")[0]
-    kind = ops.SESSION_METHODS.get(called.rpartition(".")[2])
+    kind = ops.SESSION_METHODS.get(failed_method(session)[1])
     if session.pending or kind in (ops.FLUSH, ops.COMMIT):
         return False
     return True if kind == ops.EXECUTE else None
+
+
+def _pending(session: SessionState, mark: Mark) -> SessionState:
+    """With something to be written at the next flush."""
+    return session._replace(dirty=True, pending=True).mark(wrote=session.witness.wrote or mark)
 
 
 def _ended(session: SessionState) -> int:

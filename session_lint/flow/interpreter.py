@@ -5,7 +5,7 @@ out (`Outcome`). Every call may raise, every await may be cancelled; `finally` a
 Loops run until no new state appears.
 
 The interpreter is a stack of layers, one file each, every layer a subclass of the one below and ignorant of those
-above, but for the three methods that it needs of them and declares itself (`run_block` in `project_calls.py`,
+above, but for the three methods that it needs of them and declares itself (`run_block` in `nested_calls.py`,
 `evaluate` and `enter_value` in `calls.py`):
 
     Interpreter    interpreter.py    statements
@@ -16,7 +16,9 @@ above, but for the three methods that it needs of them and declares itself (`run
     Starts         starts.py         sessions that go into tasks, threads and jobs
     Calls          calls.py          callee and arguments; sends a call to one of the next three
     DecoratedCalls decorated_calls.py what a decorator's wrapper calls
+    NestedCalls    nested_calls.py   nested functions, in place
     ProjectCalls   project_calls.py  functions and classes of the project
+    ContractCalls  contract_calls.py what a callee's contract means for the caller's sessions
     ForeignCalls   foreign_calls.py  what can't be seen
     SessionCalls   session_calls.py  methods of sessions, transactions, engines, generators
     Variables      variables.py      names, and who is responsible for what they hold

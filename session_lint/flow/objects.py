@@ -17,7 +17,7 @@ from session_lint import ir
 from session_lint.flow import operations as ops
 from session_lint.flow import result
 from session_lint.flow.effects import Effects
-from session_lint.flow.state import FAILED, SessionState, State
+from session_lint.flow.state import FAILED, SessionState, State, failed_method
 from session_lint.flow.values import (
     LIST,
     OBJECT,
@@ -235,9 +235,7 @@ _FLUSHING = frozenset("flush commit begin_nested bulk_save_objects bulk_insert_m
 
 def _failed_in_flush(session: SessionState) -> bool:
     """Whether what has failed has flushed, here or in a callee."""
-    failed, causes = session.witness.failed, session.witness.causes
-    text = causes[-1].text if causes else failed.text if failed is not None else ""
-    owner, _, method = text.partition("()")[0].rpartition(".")
+    owner, method = failed_method(session)
     if method not in _FLUSHING or "nested" in owner or "savepoint" in owner:
         return False
     # A commit() after a flush() has nothing to flush: then it is COMMIT that fails, which expires nothing.

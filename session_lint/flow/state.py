@@ -208,3 +208,11 @@ def distinct(pairs: Pairs) -> Pairs:
     if len(pairs) < 2:
         return pairs
     return list({(state.key, value): (state, value) for state, value in pairs}.values())[: States.LIMIT]
+
+
+def failed_method(session: SessionState) -> tuple[str, str]:
+    """The innermost operation that has failed, here or in a callee: what it was called on, and the method."""
+    failed, causes = session.witness.failed, session.witness.causes
+    text = causes[-1].text if causes else failed.text if failed is not None else ""
+    owner, _, method = text.partition("()")[0].rpartition(".")
+    return owner, method

@@ -145,15 +145,15 @@ class KeptSessions:
         """`def save(item, session=new_session()):` makes one session, when the function is defined."""
         for reference in self._project.functions(module):
             for parameter in reference.function.parameters:
-                if isinstance(parameter.default, ir.Call):
-                    value = self._project.statics.expression(module, parameter.default)
-                    if isinstance(value, Opened) and value.type.role == "session":
-                        what = f"the default of a parameter of {reference.function.name}"
-                        for kept in self._kept(
-                            parameter.name, what, parameter.default.place, value, [(reference, (parameter.name,))]
-                        ):
-                            # Whoever calls it without a session works with that one.
-                            yield kept._replace(confidence=Confidence.LIKELY)
+                default = parameter.default
+                value = self._project.statics.expression(module, default) if isinstance(default, ir.Call) else None
+                if not isinstance(default, ir.Call) or not isinstance(value, Opened) or value.type.role != "session":
+                    continue
+                what = f"the default of a parameter of {reference.function.name}"
+                users: list[tuple[FunctionRef, Path]] = [(reference, (parameter.name,))]
+                for kept in self._kept(parameter.name, what, default.place, value, users):
+                    # Whoever calls it without a session works with that one.
+                    yield kept._replace(confidence=Confidence.LIKELY)
 
     def _reading(self, path: Path) -> Iterator[tuple[FunctionRef, Path]]:
         """The functions that mention `request.app.state.db`."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from session_lint import ir
 from session_lint.flow.values import ClassValue, Path
-from session_lint.ir_queries import decorator_name, last_name, me_of, path_of
+from session_lint.ir_queries import decorator_name, has_decorator, last_name, me_of, path_of
 from session_lint.project.modules import ClassRef, External, Module, Symbol
 from session_lint.project.results import CACHED
 
@@ -21,7 +21,6 @@ UNSEEN = "unseen"  # it is handed on to somebody, or kept by an object of which 
 
 APPLICATIONS = ("app", "application")
 """What the object that lives as long as the process is called, in `app.state`."""
-
 
 _NEUTRAL = frozenset({"abc", "object", "typing", "typing_extensions", "builtins"})
 """Where the bases come from that say nothing of who makes objects."""
@@ -125,8 +124,8 @@ class Lifetimes:
         if isinstance(site.statement, ir.Assign):
             lives = {self._life_of(path_of(target), site, site.function) or ours for target in site.statement.targets}
             return PROCESS if PROCESS in lives else lives.pop() if len(lives) == 1 else UNSEEN
-        is_dropped = isinstance(site.statement, (ir.Expression, ir.Return)) and site.statement.value != site.call
-        return ours if is_dropped or isinstance(site.statement, ir.Expression) else UNSEEN
+        is_used = isinstance(site.statement, ir.Return) and site.statement.value != site.call
+        return ours if is_used or isinstance(site.statement, ir.Expression) else UNSEEN
 
     def _life_of(self, path: Path, site: _Site, function: ir.Function) -> str:
         """How long what an assignment in a function fills keeps its value; "" if it is a local variable."""
@@ -140,7 +139,7 @@ class Lifetimes:
         holder = site.module.classes.get(function.owner or "")
         if holder is None or len(path) != 2 or path[0] != me_of(function):
             return UNSEEN
-        if "classmethod" in [decorator_name(each) for each in function.decorators]:
+        if has_decorator(function, "classmethod"):
             return PROCESS
         held = ClassRef(site.module, holder)
         return PROCESS if self.outlives_calls(held) else CALL if self.is_for_a_call(held) else UNSEEN

@@ -109,17 +109,16 @@ class Swallows:
         """Whether a caller tests what the call has given back, of which is not known what it says, and leaves."""
         assert event.session is not None
         swallowed = event.session.witness.swallowed
-        handing = next((each for each in flow.calls if swallowed is not None and each.place == swallowed.place), None)
-        callee = self._project.flow(handing.callee) if handing is not None else None
-        if callee is None or handing is None:
+        callee = self._deeper(flow, event.identity, event.session)
+        if callee is None or swallowed is None:
             return False
-        if all([answer_in(way.value) is not None for way in callee.exits if _leaves_broken(way)]):
+        if all([answer_in(way.value) is not None for way in callee.flow.exits if _leaves_broken(way)]):
             return False  # The flow itself has followed what the caller does with each answer.
         names: set[str] = set()
         for statement in ir.statements(flow.reference.function.body):
-            if isinstance(statement, ir.Assign) and ir.within(handing.place, statement.place):
+            if isinstance(statement, ir.Assign) and ir.within(swallowed.place, statement.place):
                 names = {path[0] for target in statement.targets for path in bound_paths(target)}
-            elif isinstance(statement, ir.If) and handing.place < statement.place < event.place:
+            elif isinstance(statement, ir.If) and swallowed.place < statement.place < event.place:
                 parts = ir.expressions(statement.test)
                 if any([isinstance(part, ir.Name) and part.path[0] in names for part in parts]) and _leaves(statement):
                     return True

@@ -124,19 +124,26 @@ class ConnectionUse:
     """A connection between its checkout and its return to the pool."""
 
     __slots__ = (
-        *(
-            "aborted_by",
-            "autocommit",
-            "engine",
-            "exempt",
-            "idle",
-            "latest",
-            "number",
-            "opened",
-            "operations",
-            "outcome",
-        ),
-        *("pool_record", "proxy", "seconds", "serial", "session", "since", "waiting", "who", "writes", "xid"),
+        "aborted_by",
+        "autocommit",
+        "engine",
+        "exempt",
+        "idle",
+        "latest",
+        "number",
+        "opened",
+        "operations",
+        "outcome",
+        "pool_record",
+        "proxy",
+        "seconds",
+        "serial",
+        "session",
+        "since",
+        "waiting",
+        "who",
+        "writes",
+        "xid",
     )
 
     def __init__(self, number: int, opened: Frames, who: Who, proxy: Any, pool_record: Any) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 
+from session_lint.syntax.names import last_name
+
 _COLUMNS = frozenset({"Column", "mapped_column", "deferred", "composite", "synonym", "Field"})
 _RELATIONS = frozenset({"relationship", "relation", "dynamic_loader", "association_proxy", "Relationship"})
 _COLUMN_TYPES = frozenset({"Mapped"})
@@ -36,8 +38,4 @@ def _last(node: ast.expr) -> str:
     """The last part of a dotted name, whatever it is indexed with."""
     while isinstance(node, ast.Subscript):
         node = node.value
-    if isinstance(node, ast.Attribute):
-        return node.attr
-    if isinstance(node, ast.Name):
-        return node.id
-    return "?" if isinstance(node, (ast.BinOp, ast.Constant)) else ""
+    return "?" if isinstance(node, (ast.BinOp, ast.Constant)) else last_name(node)

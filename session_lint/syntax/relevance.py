@@ -13,6 +13,8 @@ from collections.abc import Iterable, Sequence
 from itertools import accumulate
 from typing import NamedTuple
 
+from session_lint.syntax.names import last_name
+
 # In lower case; "|" is a word's boundary. Not one regular expression: finding each word takes a tenth of the time.
 _WORDS = tuple(
     "session sess| |db _db| engine conn commit rollback transaction |tx| sqlalchemy sqlmodel depends |query| .execute"
@@ -229,7 +231,7 @@ class _Reader:
         alone = {id(node.value) for node in nodes if isinstance(node, (ast.Expr, ast.Assign))}
         for node in nodes:
             if isinstance(node, ast.Call) and id(node) not in awaited:
-                name = getattr(node.func, "id", None) or getattr(node.func, "attr", "")
+                name = last_name(node.func)
                 if name in self._coroutines or (id(node) in alone and name in self._imported):
                     return True
         return False
@@ -342,7 +344,7 @@ def _is_hook(function: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
     if isinstance(last, ast.Raise) and raised is None:
         raised = last.exc
     names = [raised, *function.decorator_list]
-    return any([getattr(name, "id", getattr(name, "attr", "")) in _HOOKS for name in names])
+    return any([last_name(name) in _HOOKS for name in names])
 
 
 def _with_body(statement: ast.ClassDef, body: list[ast.stmt]) -> ast.ClassDef:

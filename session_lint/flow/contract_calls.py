@@ -1,0 +1,226 @@
+"""What a callee's contract means to its caller: which session is which, and what has been done to it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from session_lint import ir
+from session_lint.flow import operations as ops
+from session_lint.flow import result
+from session_lint.flow.contracts import Contract, compose, marks_of
+from session_lint.flow.errors import Error
+from session_lint.flow.foreign_calls import ForeignCalls
+from session_lint.flow.outcome import Outcome
+from session_lint.flow.state import ENTRY, FAILED, NONE, OPEN, Mark, Pairs, SessionState, State
+from session_lint.flow.values import (
+    Arguments,
+    Borrowed,
+    Function,
+    Instance,
+    Path,
+    Query,
+    Registry,
+    Session,
+    Value,
+    carries_session,
+    direct_sessions,
+)
+from session_lint.ir_queries import has_decorator, me_of
+from session_lint.project.modules import FunctionRef
+
+if TYPE_CHECKING:
+    from session_lint.project.link import Project
+
+
+class ContractCalls(ForeignCalls):
+    """Applies the contracts of functions to the caller's sessions."""
+
+    def __init__(self, project: Project, reference: FunctionRef, depth: int) -> None:
+        super().__init__(project, reference, depth)
+        self._handings: set[result.Handing] = set()
+
+    def bind(self, callee: Function, arguments: Arguments) -> tuple[tuple[str, Value], ...]:
+        """Which parameter gets which value; those that are not named have their default."""
+        parameters = list(callee.reference.function.parameters)
+        owner = callee.reference.function.owner
+        is_static = has_decorator(callee.reference.function, "staticmethod")
+        is_bound = callee.receiver is not None or has_decorator(callee.reference.function, "classmethod")
+        if owner and is_bound and not is_static:
+            parameters = parameters[1:]
+        bound: dict[str, Value] = {}
+        position = 0
+        for name, value, _ in arguments:
+            if name is None:
+                while position < len(parameters) and parameters[position].kind == "keyword":
+                    position += 1
+                if position < len(parameters) and parameters[position].kind == "positional":
+                    bound[parameters[position].name] = value
+                    position += 1
+            elif name not in ("*", "**"):
+                bound[name] = value
+        if any([name in ("*", "**") for name, _, _ in arguments]):
+            bound = {**{parameter.name: None for parameter in parameters}, **bound}
+        return tuple(bound.items())
+
+    def handed(self, callee: Function, bindings: tuple[tuple[str, Value], ...], state: State) -> dict[Path, Path]:
+        """The sessions that a callee is given, or finds in its object: its path of each, and ours."""
+        handed: dict[Path, Path] = {(name,): value.identity for name, value in bindings if isinstance(value, Session)}
+        receiver = callee.receiver
+        me = me_of(callee.reference.function)
+        if isinstance(receiver, Instance) and me:
+            handed.update({(me, field): held.identity for field, held in receiver.fields if isinstance(held, Session)})
+            for identity in state.sessions if receiver.path else ():
+                if identity[: len(receiver.path)] == receiver.path:
+                    root = (me, *identity[len(receiver.path) :])
+                    handed[root] = identity
+            for path, value in state.variables.items() if receiver.path else ():
+                # `self.session = Session(engine)`: the method finds it in the object.
+                if isinstance(value, Session) and len(path) > 1 and path[: len(receiver.path)] == receiver.path:
+                    root = (me, *path[len(receiver.path) :])
+                    handed[root] = value.identity
+        return handed
+
+    def note_handing(self, callee: FunctionRef, place: ir.Place, handed: dict[Path, Path]) -> None:
+        if handed:
+            handing = result.Handing(callee, place, tuple(sorted(handed.items())))
+            if handing not in self._handings:
+                self._handings.add(handing)
+                self.flow.calls.append(handing)
+
+    def sessions_behind(
+        self, contract: Contract, bindings: dict[str, Value], receiver: Value, state: State, place: ir.Place
+    ) -> tuple[State, dict[Path, Path]]:
+        """Our session behind each of the callee's roots."""
+        identities: dict[Path, Path] = {}
+        for root in contract.roots:
+            state, identity = self.session_behind(root, contract, bindings, receiver, state, place)
+            if identity is not None and identity in state.sessions:
+                identities[root] = identity
+        return state, identities
+
+    def unknown_to(
+        self, contract: Contract, reference: FunctionRef, bindings: tuple[tuple[str, Value], ...]
+    ) -> list[Value]:
+        """The arguments that are or hold a session without the callee knowing it: it may use them in any way."""
+        unknown: list[Value] = []
+        parameters = {parameter.name: parameter for parameter in reference.function.parameters}
+        for name, value in bindings:
+            if not carries_session(value) or any([path[0] == name for path in contract.known]):
+                continue
+            if isinstance(value, Instance):
+                parameter = parameters.get(name)
+                if parameter is not None and self.project.parameter(reference, parameter)[0] is not None:
+                    continue
+            unknown.append(value)
+        return unknown
+
+    def lend_indirectly(self, value: Value, node: ir.Call, label: str, state: State, outcome: Outcome) -> State:
+        """The callee gets an object that works with the session, and may use it if all goes well."""
+        mark = Mark(node.place, f"{label} may use it here")
+        for owner in direct_sessions(value):
+            if owner.identity not in state.sessions:
+                continue
+            if isinstance(value, Query):
+                # It is there to be sent.
+                state = self.operate(state, owner.identity, ops.READ, node.place, label, outcome)
+            session = state.sessions[owner.identity]
+            used = OPEN if session.transaction in (ENTRY, NONE) else session.transaction
+            lent = session._replace(transaction=used, touched=True, handed=True)
+            state = state.set(owner.identity, lent.mark(used=session.witness.used or mark))
+        return state
+
+    def apply_contract(
+        self,
+        contract: Contract,
+        identities: dict[Path, Path],
+        place: ir.Place,
+        label: str,
+        state: State,
+        outcome: Outcome,
+    ) -> Pairs:
+        """The states after a call that returns, and what it answers in each; its failures go to the outcome."""
+        for root in contract.first_uses:
+            if root in identities:
+                identity = identities[root]
+                session = state.sessions[identity]
+                checked = self.check_use(session, self.flow.sessions[identity], ops.READ, place, label, state, outcome)
+                if not session.touched:
+                    self.flow.first_uses.add(identity)
+                state = state.set(identity, checked)
+        for root in contract.begins & identities.keys():
+            self.begin(state, identities[root], place, label)
+        states: dict[object, tuple[State, Value]] = {}
+        marks = marks_of(place, label)
+        splits = {root for root in contract.committed & identities.keys() if state.sessions[identities[root]].dirty}
+        for root in splits:
+            self.event(result.SPLIT, place, identities[root], label, state.sessions[identities[root]])
+        # One session under two names: what one of them ends includes what the other has left.
+        is_shared = len(set(identities.values())) < len(identities)
+        for way in contract.ways:
+            after = state
+            effects = sorted(way.sessions, key=lambda pair: pair[1].reset) if is_shared else way.sessions
+            for root, effect in effects:
+                if root in identities:
+                    identity = identities[root]
+                    session = after.sessions[identity]
+                    if effect.dirty or effect.commits:
+                        does = ops.WRITE if effect.dirty else ops.COMMIT
+                        session = self.go_on(session, identity, does, marks.writes)
+                    silent = way.error is None and not effect.commits
+                    if silent and effect.witness.lost is not None and session.dirty:
+                        self.event(result.ROLLED_BACK, place, identity, label, session, "callee")
+                    composed = compose(session, effect, marks, contract.reference)
+                    if root in splits and effect.commits:
+                        composed = composed.mark(split=Mark(place, f"{label} commits them here"))
+                    after = after.set(identity, composed)
+                    if effect.commits and session.savepoints:
+                        self.event(result.COMMIT_IN_SAVEPOINT, place, identity, label, session)
+                    if effect.commits:
+                        self.event(
+                            result.COMMITTED,
+                            place,
+                            identity,
+                            label,
+                            after.sessions[identity],
+                            "callee" if root in contract.commits_always else "callee, perhaps",
+                        )
+                    elif effect.dirty:
+                        self.event(result.WROTE, place, identity, label, after.sessions[identity], "callee")
+                    self.has_failed |= way.error is None and composed.transaction == FAILED
+            if way.error is None:
+                states[after.key, way.answer] = (after, way.answer)
+            else:
+                outcome.raises.add(after, Error(way.error, place, label))
+        return list(states.values())
+
+    def session_behind(
+        self, root: Path, contract: Contract, bindings: dict[str, Value], receiver: Value, state: State, place: ir.Place
+    ) -> tuple[State, Path | None]:
+        """The caller's session behind a callee's path."""
+        if root[0] == "~":
+            info = contract.infos[root]
+            if root not in state.sessions:
+                state = self.track(info._replace(place=place), SessionState(), state)
+            return state, root
+        if root[0] == contract.me:
+            value = receiver
+        elif root[0] in bindings:
+            value = bindings[root[0]]
+        else:
+            return state, None
+        state, value = self.behind(value, root, state, place)
+        return state, value.identity if isinstance(value, Session) else None
+
+    def behind(self, value: Value, root: Path, state: State, place: ir.Place) -> tuple[State, Value]:
+        """Our value for a callee's path; value: what its first name stands for."""
+        for index, name in enumerate(root[1:]):
+            path = value.path if isinstance(value, Instance) else ()
+            assigned = state.variables.get((*path, name)) if path else None
+            value = self.attribute(value, name, (*path, name)) if assigned is None else assigned
+            if isinstance(value, Borrowed) and index == len(root) - 2:
+                if not path:
+                    return state, None
+                state, value = self.materialise(value, state, (*path, name), place, result.ATTRIBUTE)
+        if isinstance(value, Registry):
+            state, value = self.materialise(value, state, root, place, result.AMBIENT)
+        return state, value

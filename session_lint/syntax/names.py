@@ -1,0 +1,12 @@
+"""Names in the syntax tree of Python's own parser."""
+
+from __future__ import annotations
+
+import ast
+
+
+def last_name(node: ast.expr | None) -> str:
+    """The last part of a dotted name; "" of everything else."""
+    if isinstance(node, ast.Attribute):
+        return node.attr
+    return node.id if isinstance(node, ast.Name) else ""
