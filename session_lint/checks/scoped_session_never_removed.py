@@ -11,11 +11,12 @@ from session_lint.findings import Confidence, Finding, Severity, Step
 from session_lint.flow import errors, result
 from session_lint.flow.result import Exit, FunctionFlow
 from session_lint.flow.state import BROKEN, OPEN
-from session_lint.flow.values import Path, Registry
-from session_lint.ir_queries import path_of, words
+from session_lint.flow.values import Extension, Path, Registry
+from session_lint.ir_queries import path_of
 from session_lint.project.entry_points import OWN_THREAD, Entry
 from session_lint.project.link import Project
 from session_lint.project.modules import ClassRef, Module
+from session_lint.project.scopes import is_context
 
 _MANAGED = ("zope.sqlalchemy", "pyramid_tm", "transaction")
 """Who ends the transactions of all sessions that are registered with it, and gives their connections back."""
@@ -30,31 +31,62 @@ def check(context: Context) -> Iterator[Finding]:
         users = [flow for flow in context.project.all_flows() if _leaves_open(flow, identity)]
         if not users:
             continue
-        if not context.project.removals.of(name):
+        if not registry.framework and not context.project.scopes.is_removed(registry.identity):
             entries = context.project.entry_points.reaching([flow.reference for flow in users])
             yield _never_removed(context, registry, name, place, users, entries)
+        else:
+            yield from _not_removed_by_jobs(context, registry, name, place, users)
     yield from _not_removed_by_threads(context)
 
 
 def _never_removed(
     context: Context, registry: Registry, name: str, place: ir.Place, users: list[FunctionFlow], entries: list[Entry]
 ) -> Finding:
+    identity = ("~", *registry.identity)
     remedy = f"`{'await ' if registry.is_async else ''}{name}.remove()`"
     if not entries:
         message = f"nobody calls {remedy}: what one use of {name} leaves open, the next one in the same thread finds"
-        return context.finding(None, place, message, Confidence.POSSIBLE, [_use(users[0], registry)])
+        return context.finding(None, place, message, Confidence.POSSIBLE, [_use(users[0], identity)])
     kind = entries[0].kind
     message = (
         f"nobody calls {remedy}: each {'task' if registry.is_async else 'thread'} keeps its session and connection, "
         f"and what fails in one {kind} makes the next one fail; call it at the end of every {kind}, in `finally`"
     )
     affects = [context.affected(entry.reference, f"ends without {name}.remove()") for entry in entries]
-    return context.finding(None, place, message, Confidence.LIKELY, [_use(users[0], registry)], affects)
+    return context.finding(None, place, message, Confidence.LIKELY, [_use(users[0], identity)], affects)
 
 
-def _use(flow: FunctionFlow, registry: Registry) -> Step:
-    """Where a function leaves its transaction open."""
+def _not_removed_by_jobs(
+    context: Context, registry: Registry, name: str, place: ir.Place, users: list[FunctionFlow]
+) -> Iterator[Finding]:
+    """Jobs of a worker: what ends a request's scope is not called for them."""
+    jobs = context.project.scopes.jobs(registry.identity, bool(registry.framework))
     identity = ("~", *registry.identity)
+    left = [flow for flow in users if context.project.entry_points.of(flow.reference) in jobs.values()]
+    if not left:
+        return
+    failing = [flow for flow in left if any([_spoils(way, identity) for way in flow.exits])]
+    first = (failing or left)[0]
+    who = first.reference.function.name
+    also = f" (and {len(left) - 1} more)" if len(left) > 1 else ""
+    when = "when an application context ends" if registry.framework else "at the end of requests"
+    message = (
+        f"{name} is removed {when}, and not after the job {who}{also}: the next job of the same worker gets the same "
+        f"session, with what has failed or was not committed; call `{name}.remove()` after every job"
+    )
+    affects = [context.affected(flow.reference, f"ends without {name}.remove()") for flow in left]
+    confidence = Confidence.LIKELY if failing else Confidence.POSSIBLE
+    yield context.finding(None, place, message, confidence, [_use(first, identity)], affects)
+
+
+def _spoils(way: Exit, identity: Path) -> bool:
+    """Whether the next job suffers: its statements fail, or it commits what this one has left."""
+    session = way.state.sessions.get(identity)
+    return _is_open(way, identity) and session is not None and (session.transaction in BROKEN or session.dirty)
+
+
+def _use(flow: FunctionFlow, identity: Path) -> Step:
+    """Where a function leaves its transaction open."""
     session = next(way.state.sessions[identity] for way in flow.exits if _is_open(way, identity))
     mark = session.witness.used or session.witness.wrote or session.witness.failed
     place = mark.place if mark is not None else flow.reference.function.place
@@ -73,19 +105,18 @@ def _not_removed_by_threads(context: Context) -> Iterator[Finding]:
             continue
         entry = context.project.entry_points.of(flow.reference)
         name = info.identity[-1]
-        if entry is None or entry.kind not in OWN_THREAD or not context.project.removals.of(name):
+        if entry is None or entry.kind not in OWN_THREAD or not context.project.scopes.is_removed(info.identity[1:]):
             continue
         if name.startswith("@"):
             continue  # The function has made the registry itself: its session goes with it, not with the thread.
-        if any([_is_context(statement) for statement in ir.statements(flow.reference.function.body)]):
+        if any([is_context(statement) for statement in ir.statements(flow.reference.function.body)]):
             continue
         message = (
             f"{flow.name} runs in a thread of its own and {_does_not(flow, info.identity)} `{name}.remove()`: the "
             "session stays with the thread, and so does what it leaves open; call it in `finally`"
         )
-        registry = Registry(info.identity[1:], info.type.is_async, "")
         start = step_at(entry.module, entry.place, f"{flow.name} starts as a {entry.kind} here")
-        yield context.finding(flow, info.place, message, Confidence.LIKELY, [start, _use(flow, registry)])
+        yield context.finding(flow, info.place, message, Confidence.LIKELY, [start, _use(flow, info.identity)])
 
 
 def _does_not(flow: FunctionFlow, identity: Path) -> str:
@@ -97,13 +128,6 @@ def _does_not(flow: FunctionFlow, identity: Path) -> str:
     return f"does not call, if {failing.text} raises,"
 
 
-def _is_context(statement: ir.Stmt) -> bool:
-    """`with app.app_context()`: the end of the context is the end of its sessions."""
-    return isinstance(statement, ir.With) and any(
-        [words(item.value).removesuffix("()").endswith("context") for item in statement.items]
-    )
-
-
 # ------------------------------------------------------------------------------------------------- registries
 
 
@@ -111,6 +135,8 @@ def _registries(project: Project, module: Module) -> Iterator[tuple[Registry, st
     """The scoped sessions that a module defines, for itself or in its classes."""
     for name, assignment in module.variables.items():
         value = project.statics.name(module, (name,))
+        if isinstance(value, Extension) and value.identity == (module.name, name):
+            yield value.session, f"{name}.session", assignment.place
         if isinstance(value, Registry) and not value.framework and value.identity == (module.name, name):
             yield value, name, assignment.place
     for definition in module.classes.values():

@@ -54,8 +54,11 @@ _BASES = {
     "Task": MESSAGE,
 }
 _METHODS = frozenset(
-    "get post put delete patch head options run do_GET do_POST do_PUT on_get on_post on_message".split()
+    "get post put delete patch head options run do_GET do_POST do_PUT on_get on_post on_message "
+    "before_start on_success on_failure on_retry".split()
 )
+_SIGNALS = frozenset("task_prerun task_success task_failure task_retry".split())
+"""What Celery sends around every job."""
 
 
 class Entry(NamedTuple):
@@ -74,6 +77,9 @@ class EntryPoints:
         self._project = project
         self._entries: dict[int, Entry] | None = None
         self._callers: dict[int, list[FunctionRef]] = {}
+
+    def all(self) -> list[Entry]:
+        return list(self._all().values())
 
     def of(self, reference: FunctionRef) -> Entry | None:
         """The function as an entry point, if it is one."""
@@ -94,6 +100,22 @@ class EntryPoints:
                     seen.add(id(caller.function))
                     waiting.append(caller)
         return sorted(found, key=lambda entry: (entry.reference.module.path, entry.reference.function.place))
+
+    def reached(self, entries: Iterable[Entry]) -> dict[int, Entry]:
+        """The functions that are called from some of the entry points, by identity; each with one of those."""
+        callees: dict[int, list[int]] = {}
+        for callee, callers in self._callers.items():
+            for caller in callers:
+                callees.setdefault(id(caller.function), []).append(callee)
+        found: dict[int, Entry] = {}
+        for entry in entries:
+            waiting = [id(entry.reference.function)]
+            while waiting:
+                function = waiting.pop()
+                if function not in found:
+                    found[function] = entry
+                    waiting += callees.get(function, [])
+        return found
 
     def _all(self) -> dict[int, Entry]:
         if self._entries is None:
@@ -124,6 +146,8 @@ class EntryPoints:
         for decorator in function.decorators:
             path = path_of(decorator.function if isinstance(decorator, ir.Call) else decorator)
             if (len(path) > 1 and path[-1] in _JOBS) or path[-1:] in [(name,) for name in _BARE_JOBS]:
+                return MESSAGE
+            if path[-1:] == ("connect",) and not _SIGNALS.isdisjoint(path):
                 return MESSAGE
         definition = module.classes.get(function.owner or "")
         if definition is not None and function.name in _METHODS:

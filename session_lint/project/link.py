@@ -24,7 +24,7 @@ from session_lint.project.ownership import Ownership
 from session_lint.project.parking import Parking
 from session_lint.project.profiles import Profiles
 from session_lint.project.provider import Provider
-from session_lint.project.removals import Removals
+from session_lint.project.scopes import Scopes
 from session_lint.project.splits import Splits
 from session_lint.project.sqlalchemy_names import weaker
 from session_lint.project.statics import Statics
@@ -53,7 +53,7 @@ class Project:
         self.committers = Committers(self)
         self.kept = KeptSessions(self)
         self.lifetimes = Lifetimes(self)
-        self.removals = Removals(self)
+        self.scopes = Scopes(self)
         self.parking = Parking(self)
         self.profiles = Profiles(self)
         self.splits = Splits(self)

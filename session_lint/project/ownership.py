@@ -81,6 +81,9 @@ class Ownership:
             if self._is_cleaned_somewhere(flow, info, keeper == _PROCESS):
                 return Owner(UNKNOWN, f"{info.name} is rolled back or closed elsewhere", Confidence.POSSIBLE)
             return Owner(KEPT, f"{info.name} lives as long as {keeper}", Confidence.LIKELY)
+        job = self._job(flow, info) if info.origin == result.AMBIENT else None
+        if job is not None:
+            return Owner(EXPOSED, f"nobody removes {info.name} after {job.function.name}, a job", Confidence.LIKELY)
         if info.origin == result.AMBIENT and info.framework:
             return _by_framework(self._project.profiles.named(info.framework))
         if info.origin == result.INJECTED and info.provider is not None:
@@ -108,6 +111,13 @@ class Ownership:
         if info.origin == result.AMBIENT:
             return Owner(UNKNOWN, "a scoped session is removed by whoever ends its scope", Confidence.POSSIBLE)
         return _NOBODY
+
+    def _job(self, flow: FunctionFlow, info: SessionInfo) -> FunctionRef | None:
+        """The job of a worker that the function is part of, and after which nobody removes a scoped session."""
+        if info.identity[0] != "~":
+            return None  # A framework's own, which is no scoped_session.
+        entry = self._project.scopes.jobs(info.identity[1:], bool(info.framework)).get(id(flow.reference.function))
+        return entry.reference if entry is not None else None
 
     def _is_of_settings(self, flow: FunctionFlow, info: SessionInfo) -> bool:
         for parameter in flow.reference.function.parameters:

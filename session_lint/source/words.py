@@ -42,6 +42,8 @@ WORDS = (
     b".submit(",
     b"run_in_executor(",
     b"Thread(",
+    # A job that runs in an application context, or a worker that begins one for good.
+    b"app_context(",
 )
 
 
