@@ -39,7 +39,6 @@ from session_lint.flow.values import (
 from session_lint.ir_queries import (
     call_text,
     me_of,
-    names_in,
     path_of,
 )
 
@@ -219,7 +218,7 @@ class ForeignCalls(SessionCalls):
         for _, value, _ in arguments:
             if isinstance(value, Closure):
                 # A generator expression or lambda may run later, or never.
-                for name in names_in(value.function):
+                for name in self.project.table.bodies.names(value.function):
                     held = state.variables.get((name,))
                     for session in direct_sessions(held):
                         if session.identity not in state.sessions:

@@ -24,7 +24,7 @@ from session_lint.flow.values import (
     Value,
     direct_sessions,
 )
-from session_lint.ir_queries import bound_names, call_place, call_text, names_in, path_of, words
+from session_lint.ir_queries import bound_names, call_place, call_text, path_of, words
 
 _WAITED = ("awaited", "returned", "yielded")
 
@@ -125,7 +125,7 @@ class Starts(Calls):
 
     def _captured_by(self, function: ir.Function, state: State) -> Iterator[tuple[Path, str]]:
         own = {name for statement in ir.statements(function.body) for name in bound_names(statement)}
-        for name in sorted(names_in(function) - own):
+        for name in sorted(self.project.table.bodies.names(function) - own):
             yield from self._held(self.lookup((name,), state), (name,))
 
     def _given(self, node: ir.Expr, state: State) -> Iterator[tuple[Path, str]]:

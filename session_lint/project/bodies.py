@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from session_lint import ir
-from session_lint.ir_queries import own_expressions
+from session_lint.ir_queries import names_in, own_expressions
 
 Body = tuple[ir.Stmt, ...]
 
@@ -18,6 +18,7 @@ class Bodies:
         self._statements: dict[int, tuple[Body, list[ir.Stmt]]] = {}
         self._parts: dict[int, list[tuple[ir.Stmt, list[ir.Expr]]]] = {}
         self._calls: dict[int, list[ir.Call]] = {}
+        self._names: dict[int, tuple[ir.Function, set[str]]] = {}
 
     def statements(self, body: Body) -> list[ir.Stmt]:
         """All statements below a body, in the order of the source, without those of nested definitions."""
@@ -46,3 +47,10 @@ class Bodies:
             found = [node for node in self.expressions(body) if isinstance(node, ir.Call)]
             self._calls[id(body)] = found
         return found
+
+    def names(self, function: ir.Function) -> set[str]:
+        """The names that a nested function mentions."""
+        known = self._names.get(id(function))
+        if known is None:
+            known = self._names[id(function)] = (function, names_in(function))
+        return known[1]
