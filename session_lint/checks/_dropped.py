@@ -17,6 +17,11 @@ _DEEPEST = 3
 """How many calls deep is looked for what may commit a session that anybody can get hold of."""
 _COMMITTING = ("commit", "transaction", "atomic", "session", "unit_of_work", "uow", "save")
 """What is called so may commit."""
+_SERIALISING = frozenset(
+    "dump dumps serialize model_dump model_dump_json to_dict to_json as_dict jsonable_encoder".split()
+)
+_SCHEMAS = ("Schema", "Serializer")
+"""How the classes end that only turn objects into text."""
 
 
 def dropped_by(context: Context, flow: FunctionFlow, info: SessionInfo) -> str | None:
@@ -138,6 +143,8 @@ def _is_unknown(context: Context, reference: FunctionRef, call: ir.Call, local: 
     name = last_name(call.function)
     if not name or any([word in name.lower() for word in _COMMITTING]) or context.project.committers.named(name):
         return True
+    if name.endswith(_SCHEMAS) or (name in _SERIALISING and isinstance(call.function, ir.Attribute)):
+        return False
     value = context.project.statics.expression(reference.module, call.function, local)
     if isinstance(value, ExternalValue):
         return not value.name or context.project.table.is_unread(value.name)

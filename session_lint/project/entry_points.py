@@ -10,6 +10,7 @@ from session_lint.flow import tasks
 from session_lint.flow.values import ClassValue, Closure, Function, Value
 from session_lint.ir_queries import own_expressions, path_of
 from session_lint.project.modules import FunctionRef, Module
+from session_lint.source import entry_words
 
 if TYPE_CHECKING:
     from session_lint.project.link import Project
@@ -25,40 +26,8 @@ _STARTED = {
 }
 OWN_THREAD = (tasks.THREAD, tasks.JOB)
 
-_ROUTES = frozenset(
-    "get post put delete patch head options route websocket api_route websocket_route expose view view_config".split()
-)
-_JOBS = frozenset(
-    "task shared_task periodic_task db_task actor cron scheduled_job on_message subscriber consumer agent listener "
-    "message message_handler callback_query callback_query_handler event slash_command".split()
-)
-_BARE_JOBS = ("shared_task", "periodic_task", "actor")
-_REGISTERING = {
-    "add_api_route": REQUEST,
-    "add_url_rule": REQUEST,
-    "add_route": REQUEST,
-    "add_view": REQUEST,
-    "add_api_websocket_route": REQUEST,
-    "add_job": MESSAGE,
-    "add_handler": MESSAGE,
-    "basic_consume": MESSAGE,
-}
-_BASES = {
-    "RequestHandler": REQUEST,
-    "WebSocketHandler": REQUEST,
-    "MethodView": REQUEST,
-    "Resource": REQUEST,
-    "HTTPEndpoint": REQUEST,
-    "BaseHTTPRequestHandler": REQUEST,
-    "Thread": tasks.THREAD,
-    "Task": MESSAGE,
-}
-_METHODS = frozenset(
-    "get post put delete patch head options run do_GET do_POST do_PUT on_get on_post on_message "
-    "before_start on_success on_failure on_retry".split()
-)
-_SIGNALS = frozenset("task_prerun task_success task_failure task_retry".split())
-"""What Celery sends around every job."""
+_REGISTERING = {**dict.fromkeys(entry_words.ADDING_ROUTES, REQUEST), **dict.fromkeys(entry_words.ADDING_JOBS, MESSAGE)}
+_BASES = {**dict.fromkeys(entry_words.VIEWS, REQUEST), "Thread": tasks.THREAD, "Task": MESSAGE}
 
 
 class Entry(NamedTuple):
@@ -144,13 +113,10 @@ class EntryPoints:
         if is_route(function):
             return REQUEST
         for decorator in function.decorators:
-            path = path_of(decorator.function if isinstance(decorator, ir.Call) else decorator)
-            if (len(path) > 1 and path[-1] in _JOBS) or path[-1:] in [(name,) for name in _BARE_JOBS]:
-                return MESSAGE
-            if path[-1:] == ("connect",) and not _SIGNALS.isdisjoint(path):
+            if entry_words.is_job(path_of(decorator.function if isinstance(decorator, ir.Call) else decorator)):
                 return MESSAGE
         definition = module.classes.get(function.owner or "")
-        if definition is not None and function.name in _METHODS:
+        if definition is not None and function.name in entry_words.METHODS:
             for base in definition.bases:
                 kind = _BASES.get(path_of(base)[-1] if path_of(base) else "")
                 if kind:
@@ -213,7 +179,7 @@ class EntryPoints:
 def is_route(function: ir.Function) -> bool:
     """Whether a decorator sends requests to the function."""
     calls = [decorator.function for decorator in function.decorators if isinstance(decorator, ir.Call)]
-    return any([len(path_of(call)) > 1 and path_of(call)[-1] in _ROUTES for call in calls])
+    return any([entry_words.is_route(path_of(call)) for call in calls])
 
 
 def _is_endless(loop: ir.While) -> bool:

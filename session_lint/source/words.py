@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from session_lint.source import entry_words
+
 WORDS = (
     b"ession",
     b"sqlalchemy",
@@ -48,10 +50,14 @@ WORDS = (
 
 
 def may_matter(data: bytes, own: Sequence[str] = (), is_package: bool = False) -> bool:
-    """Whether the file has any of the words. own: those that the settings add.
+    """Whether the file has any of the words, or what a framework calls. own: words that the settings add.
 
     is_package: it is an `__init__.py`: what it imports is mostly there for others to import it from here.
     """
     if is_package and b"import" in data:
         return True
-    return any([word in data for word in WORDS]) or any([word.encode() in data for word in own])
+    return (
+        any([word in data for word in WORDS])
+        or any([word.encode() in data for word in own])
+        or entry_words.may_hold(data)
+    )

@@ -1,0 +1,60 @@
+"""What marks a function that a framework calls: in words, for those who look at text, at trees or at the IR."""
+
+from __future__ import annotations
+
+import re
+
+ROUTES = frozenset(
+    "get post put delete patch head options route websocket api_route websocket_route expose view view_config".split()
+)
+JOBS = frozenset(
+    "task shared_task periodic_task db_task actor cron scheduled_job on_message subscriber consumer agent listener "
+    "message message_handler callback_query callback_query_handler event slash_command".split()
+)
+BARE_JOBS = frozenset("shared_task periodic_task actor".split())
+SIGNALS = frozenset("task_prerun task_success task_failure task_retry".split())
+"""What Celery sends around every job."""
+ADDING_ROUTES = frozenset("add_api_route add_url_rule add_route add_view add_api_websocket_route".split())
+ADDING_JOBS = frozenset("add_job add_handler basic_consume".split())
+VIEWS = frozenset("RequestHandler WebSocketHandler MethodView Resource HTTPEndpoint BaseHTTPRequestHandler".split())
+WORKERS = frozenset("Thread Task".split())
+METHODS = frozenset(
+    "get post put delete patch head options run do_GET do_POST do_PUT on_get on_post on_message "
+    "before_start on_success on_failure on_retry".split()
+)
+
+
+def _any_of(*names: frozenset[str]) -> str:
+    return "|".join([name for group in names for name in sorted(group)])
+
+
+_DECORATOR = re.compile(
+    rf"@[\w.]+(?<!mock)\.(?:(?:{_any_of(ROUTES)})\(|(?:{_any_of(JOBS)})\b)"
+    rf"|@(?:{_any_of(BARE_JOBS)})\b|@[\w.]*(?:{_any_of(SIGNALS)})\.connect\b".encode()
+)
+_BASE = re.compile(rf"class \w+\([^)]*\b(?:{_any_of(VIEWS, WORKERS)})\b".encode())
+ADDING = tuple([f".{name}(" for name in sorted(ADDING_JOBS | {"add_url_rule"})])
+"""The calls for which a file is read. FastAPI's `add_api_route` is none: whole layers of routers that only hand on
+would have to be read, and the session of a FastAPI route is mostly given to it, which has words of its own."""
+_ADDING = tuple([word.encode() for word in ADDING])
+
+
+def may_hold(data: bytes) -> bool:
+    """Whether a file may have such a function."""
+    return (
+        _DECORATOR.search(data) is not None or _BASE.search(data) is not None or any([word in data for word in _ADDING])
+    )
+
+
+def is_route(path: tuple[str, ...]) -> bool:
+    """Whether a decorator of this name, where it is called, sends requests to the function."""
+    return len(path) > 1 and path[-1] in ROUTES and path[-2] != "mock"
+
+
+def is_job(path: tuple[str, ...]) -> bool:
+    """Whether a decorator of this name makes a job of the function."""
+    if not path:
+        return False
+    if path[-1] == "connect":
+        return not SIGNALS.isdisjoint(path)
+    return path[-1] in BARE_JOBS or (len(path) > 1 and path[-1] in JOBS)
