@@ -107,6 +107,7 @@ class Scopes:
             if words(call.function).rpartition(".")[2] in _HOOKS
             for argument in call.arguments
         }
+        called = {call.function for call in self._project.table.bodies.calls(body)}
         for node in self._project.table.bodies.expressions(body):
             if isinstance(node, ir.Lambda):
                 for registry, _ in self._removed(module, function, node.function.body):
@@ -117,7 +118,8 @@ class Scopes:
                     yield _ANY, False
             elif isinstance(node, ir.Name) and len(node.path) > 1:
                 owner, method = node.path[-2:]
-                if method == "remove":
+                # `Session.remove(); Session.configure(bind=engine)` is how a program starts.
+                if method == "remove" and ir.Name((*node.path[:-1], "configure")) not in called:
                     yield self._named(module, function, node.path[:-1]), node in given
                 elif method == "clear" and owner == "registry":
                     yield _ANY, False
