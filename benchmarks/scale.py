@@ -1,8 +1,8 @@
 """What call graphs of bad shapes cost: `python benchmarks/scale.py [--functions 10000] [--handlers 5000]`.
 
-Two projects are written and linted from nothing: functions that all call each other in circles and hand one session
-round, and web handlers that all work through one repository. Each is measured in half its size as well: what grows in
-proportion to the lines takes about half as long.
+Three projects are written and linted from nothing: functions that all call each other in circles and hand one session
+round, web handlers that all work through one repository, and nested functions that call each other in loops. Each is
+measured in half its size as well: what grows in proportion to the lines takes about half as long.
 """
 
 from __future__ import annotations
@@ -60,6 +60,20 @@ def handlers(number: int) -> Files:
         yield f"app/routes{first // PER_FILE}.py", "\n".join(lines) + "\n"
 
 
+def closures(number: int) -> Files:
+    """One function with nested ones that call those before them in loops, with branches on what they have found."""
+    lines = ["from sqlalchemy.orm import Session", "", "", "def serve(session: Session, events):"]
+    for at in range(number):
+        lines += [f"    def step{at}(event, kept=None):", "        found = None", "        for part in event:"]
+        lines += [f"            if part.kind == {at}:", "                found = session.get(object, part)"]
+        lines += ["            elif found:", "                session.add(part)"]
+        lines += [f"                step{earlier}(part, found)" for earlier in range(max(0, at - 3), at)]
+        lines += ["        if found:", "            session.commit()", "        return found", ""]
+    lines += ["    while True:", "        for event in events():"]
+    lines += [f"            if event.kind == {at}:\n                step{at}(event)" for at in range(number)]
+    yield "app/serve.py", "\n".join(lines) + "\n"
+
+
 def lint(files: Files) -> tuple[int, str]:
     """The lines of a project, and what a run over it costs."""
     with tempfile.TemporaryDirectory() as directory:
@@ -79,10 +93,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--functions", type=int, default=10_000)
     parser.add_argument("--handlers", type=int, default=5_000)
+    parser.add_argument("--closures", type=int, default=20)
     options = parser.parse_args()
     shapes: dict[str, tuple[Callable[[int], Files], int]] = {
         "functions in circles": (circles, options.functions),
         "handlers over one repository": (handlers, options.handlers),
+        "nested functions": (closures, options.closures),
     }
     for what, (make, number) in shapes.items():
         for size in (number // 2, number):

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 _MAX_DEPTH = 3
 """How deep calls of nested functions are run in place."""
 
+_MAX_RUNS = 400
+"""How often the nested functions of one function are run; most functions need fewer than ten runs."""
+
 
 class _Run(NamedTuple):
     """What a nested function has done in one state."""
@@ -48,11 +51,13 @@ class NestedCalls(ProjectCalls):
         function = callee.function
         if function.is_generator or self.depth >= _MAX_DEPTH or (function.is_async and purpose == "dropped"):
             return self.unknown_call(node, arguments, state, outcome, call_text(node), False)
-        return self._run_in_place(function, self._bind_plain(function, arguments), state, outcome)
+        run = self._run(function, self._bind_plain(function, arguments), state)
+        if run is None:
+            return self.unknown_call(node, arguments, state, outcome, call_text(node), False)
+        return self._go_on(run, state, outcome)
 
-    def _run_in_place(self, function: ir.Function, bindings: dict[str, Value], state: State, outcome: Outcome) -> Pairs:
-        """Run a nested function in our state."""
-        run = self._run(function, bindings, state)
+    def _go_on(self, run: _Run, state: State, outcome: Outcome) -> Pairs:
+        """What has happened in a nested function has happened here."""
         flow = run.flow
         self.flow.events.extend([event for event in flow.events if event not in self.flow.events])
         self.flow.calls.extend([handing for handing in flow.calls if handing not in self.flow.calls])
@@ -70,8 +75,11 @@ class NestedCalls(ProjectCalls):
         pairs += [(back(after), value) for after, value, _ in run.outcome.returns]
         return distinct(pairs)
 
-    def _run(self, function: ir.Function, bindings: dict[str, Value], state: State) -> _Run:
-        """What a nested function does in a state; the same state comes again with every turn of a loop."""
+    def _run(self, function: ir.Function, bindings: dict[str, Value], state: State) -> _Run | None:
+        """What a nested function does in a state; the same state comes again with every turn of a loop.
+
+        None if there are too many states.
+        """
         nested = type(self)(self.project, FunctionRef(self.module, function), self.depth + 1)
         names = self._mentioned(function, state) - nested.local_names
         kept = {path: value for path, value in state.variables.items() if path[0] in names or path[0][0] in "@~"}
@@ -80,6 +88,8 @@ class NestedCalls(ProjectCalls):
             inner = inner.bind((name,), value)
         frames = tuple([(frame.kind, id(frame.node)) for frame in self.frames])
         key = (id(function), inner.key, frozenset(state.sessions.items()), self.has_failed, frames)
+        if key not in self._runs and len(self._runs) >= _MAX_RUNS:
+            return None
         if key not in self._runs:
             nested.flow.sessions = self.flow.sessions
             nested.frames = self.frames
