@@ -6,6 +6,7 @@ import builtins
 
 from session_lint import ir
 from session_lint.checks.context import Context
+from session_lint.flow import operations as ops
 from session_lint.flow import result
 from session_lint.flow.result import FunctionFlow, SessionInfo
 from session_lint.flow.values import ExternalValue, Function, Value
@@ -17,11 +18,10 @@ _DEEPEST = 3
 """How many calls deep is looked for what may commit a session that anybody can get hold of."""
 _COMMITTING = ("commit", "transaction", "atomic", "session", "unit_of_work", "uow", "save")
 """What is called so may commit."""
-_SERIALISING = frozenset(
-    "dump dumps serialize model_dump model_dump_json to_dict to_json as_dict jsonable_encoder".split()
-)
-_SCHEMAS = ("Schema", "Serializer")
-"""How the classes end that only turn objects into text."""
+_HARMLESS = ops.QUERY_READS | ops.CALM_METHODS | frozenset("dump dumps serialize model_dump to_dict to_json".split())
+"""Methods that only ask for rows, or make text, unless one of the project's that commits is called so."""
+_SCHEMAS = ("schema", "serializ")
+"""Modules and classes of the project that are called so, and of which nothing is read, only make or check text."""
 
 
 def dropped_by(context: Context, flow: FunctionFlow, info: SessionInfo) -> str | None:
@@ -143,9 +143,10 @@ def _is_unknown(context: Context, reference: FunctionRef, call: ir.Call, local: 
     name = last_name(call.function)
     if not name or any([word in name.lower() for word in _COMMITTING]) or context.project.committers.named(name):
         return True
-    if name.endswith(_SCHEMAS) or (name in _SERIALISING and isinstance(call.function, ir.Attribute)):
+    if name in _HARMLESS and isinstance(call.function, ir.Attribute):
         return False
     value = context.project.statics.expression(reference.module, call.function, local)
     if isinstance(value, ExternalValue):
-        return not value.name or context.project.table.is_unread(value.name)
+        is_unread = not value.name or context.project.table.is_unread(value.name)
+        return is_unread and not any([word in value.name.lower() for word in _SCHEMAS])
     return value is None and len(path) == 1 and not hasattr(builtins, name)

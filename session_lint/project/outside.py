@@ -7,14 +7,16 @@ all functions that import it do with it, taken together, only these can do.
 from __future__ import annotations
 
 import re
+from functools import cached_property
 from typing import TYPE_CHECKING
 
+from session_lint import ir
 from session_lint.findings import Confidence
 from session_lint.flow.values import Extension, Path, Registry
 from session_lint.ir_queries import bound_names
 from session_lint.project import shapes
 from session_lint.project import sqlalchemy_names as names
-from session_lint.project.modules import External, FunctionRef, Module
+from session_lint.project.modules import External, FunctionRef, Module, VariableRef
 from session_lint.project.profiles import known_profiles
 from session_lint.project.shapes import Usage
 
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
 
 _REGISTRY = re.compile(r"^(db|((db|current|scoped|sqla?|orm)?_?session))$", re.IGNORECASE)
 _EXTENSION = frozenset({"db", "database", "sa", "sql", "sqlalchemy"})
+_APPLICATION = "flask.current_app"
+_REQUEST = "flask.g"
 
 Known = Registry | Extension | None
 
@@ -45,12 +49,27 @@ class Outside:
             owner, _, last = dotted.rpartition(".")
             self._known[dotted] = None
             if last == "session" and owner.rpartition(".")[2] in _EXTENSION:
-                extension = self.of(owner)
+                extension = self._only_extension if owner.startswith(f"{_REQUEST}.") else self.of(owner)
                 if isinstance(extension, Extension):
                     self._known[dotted] = extension.session
+            elif owner == _APPLICATION and last in _EXTENSION:
+                self._known[dotted] = self._only_extension
             if self._known[dotted] is None and owner and (_REGISTRY.match(last) or last in _EXTENSION):
                 self._known[dotted] = self._judged(dotted, last)
         return self._known[dotted]
+
+    @cached_property
+    def _only_extension(self) -> Extension | None:
+        """The `db` that whoever sets the application up leaves there: the one that the project makes, if it is one."""
+        found = {
+            value
+            for module in self._statics.table.modules
+            if module.imports_any("flask_sqlalchemy")
+            for name, assignment in module.variables.items()
+            if isinstance(assignment.value, ir.Call)
+            and isinstance(value := self._statics.symbol(VariableRef(module, name, assignment)), Extension)
+        }
+        return found.pop() if len(found) == 1 else None
 
     def _judged(self, dotted: str, name: str) -> Known:
         if self._importers is None:
