@@ -16,6 +16,7 @@ from session_lint.flow.values import (
     Borrowed,
     Generator,
     Instance,
+    Items,
     Manager,
     Method,
     Opened,
@@ -128,6 +129,8 @@ class Managers(Starts):
             return [(state, value._replace(value=session), session)]
         if isinstance(bound, Borrowed):
             return [self._provided(bound.type, state, node, item, value, "provider")]
+        if isinstance(bound, Items):
+            return [self._enter_tuple(bound, value, state, node, item)]
         if bound is None:
             entered = self._enter_unknown(None, state, node, item)
             return [
@@ -135,6 +138,19 @@ class Managers(Starts):
                 for after, left, target in entered
             ]
         return [(state, Manager("null", None), bound)]
+
+    def _enter_tuple(
+        self, bound: Items, manager: Manager, state: State, node: ir.With, item: ir.WithItem
+    ) -> tuple[State, Value, Value]:
+        """`with phase() as (session, row)`: the session among what a context manager function yields."""
+        values = list(bound.items)
+        targets = item.target.items if isinstance(item.target, ir.Collection) else ()
+        for index, value in enumerate(values):
+            if isinstance(value, (Borrowed, Opened)):
+                named = item._replace(target=targets[index] if len(targets) == len(values) else None)
+                state, left, values[index] = self._provided(value.type, state, node, named, manager, "provider")
+                return state, left, Items(tuple(values))
+        return state, Manager("null", None), bound
 
     def _provided(
         self,
