@@ -8,7 +8,7 @@ from typing import NamedTuple
 from session_lint import ir
 from session_lint.flow.answers import answer_in
 from session_lint.flow.result import FunctionFlow, SessionInfo
-from session_lint.flow.state import BROKEN, CLOSED, ENTRY, FAILED, Cause, Mark, SessionState, Witness
+from session_lint.flow.state import BROKEN, CLOSED, ENTRY, FAILED, INACTIVE, Cause, Mark, SessionState, Witness
 from session_lint.flow.values import Const, Loaded, Path, Query, Session, Value, loaded_in
 from session_lint.ir_queries import me_of
 from session_lint.project.modules import FunctionRef
@@ -65,9 +65,10 @@ def contract_of(flow: FunctionFlow) -> Contract:
     for out in flow.exits:
         sessions = []
         for identity, session in out.state.sessions.items():
-            if identity in foreign and session.touched:
+            if identity in foreign and (session.touched or session.transaction == INACTIVE):
                 sessions.append((identity, session))
-                touched.add(identity)
+                if session.touched:
+                    touched.add(identity)
         kind = out.error.kind if out.error is not None else None
         answer = answer_in(out.value) if telling and kind is None else None
         way = Way(kind, tuple(sorted(sessions, key=lambda pair: pair[0])), answer)
@@ -192,7 +193,7 @@ def compose(before: SessionState, effect: SessionState, marks: Marks, callee: Fu
     if not reset:
         dirty = dirty or before.dirty
         pending = pending or (before.pending and transaction == ENTRY)
-    if transaction == ENTRY:
+    if transaction in (ENTRY, INACTIVE):
         transaction = before.transaction
     return SessionState(
         transaction,
