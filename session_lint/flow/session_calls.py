@@ -85,6 +85,8 @@ class SessionCalls(Variables):
         info = self.flow.sessions[identity]
         text = call_text(node)
         kind = ops.SESSION_METHODS.get(name, ops.NEUTRAL)
+        if name == "merge" and ir.Argument("load", ir.Constant(False)) in node.arguments:
+            kind = ops.NEUTRAL  # The object comes from a cache, and counts as unchanged.
         if info.type.is_async and name in ops.COROUTINES and purpose in ops.NEVER_AWAITED:
             return [(state, Coroutine(None, text, node.place, identity))]
         for _, value, _ in arguments:
