@@ -80,7 +80,8 @@ class Effects:
         witness = None
         if state is not None:
             cause = state.witness.failed, state.witness.split
-            witness = (state.transaction, cause, state.begun, state.savepoints)
+            lost = state.transaction == CLOSED and state.dirty
+            witness = (state.transaction, cause, state.begun, state.savepoints, lost)
         key = (kind, place, identity, witness, detail if isinstance(detail, (bool, str)) else None)
         if key not in self._seen_events:
             self._seen_events.add(key)
