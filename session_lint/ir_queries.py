@@ -66,17 +66,24 @@ def makes_calls(node: ir.Expr) -> bool:
 
 def names_in(function: ir.Function) -> set[str]:
     """The names that a nested function mentions."""
-    found: set[str] = set()
+    return {path[0] for path in paths_in(function)} - {parameter.name for parameter in function.parameters}
+
+
+def paths_in(function: ir.Function) -> set[tuple[str, ...]]:
+    """The dotted names that a function mentions, with those of nested functions that are not their parameters."""
+    found: set[tuple[str, ...]] = set()
     for statement in ir.statements(function.body):
+        inner = []
         if isinstance(statement, ir.Define) and isinstance(statement.definition, ir.Function):
-            found |= names_in(statement.definition)
-            continue
-        for part in ir.expressions(statement):
-            if isinstance(part, ir.Name):
-                found.add(part.path[0])
-            elif isinstance(part, ir.Lambda):
-                found |= names_in(part.function)
-    return found - {parameter.name for parameter in function.parameters}
+            inner = [statement.definition]
+        else:
+            parts = ir.expressions(statement)
+            found |= {part.path for part in parts if isinstance(part, ir.Name)}
+            inner = [part.function for part in parts if isinstance(part, ir.Lambda)]
+        for nested in inner:
+            own = {parameter.name for parameter in nested.parameters}
+            found |= {path for path in paths_in(nested) if path[0] not in own}
+    return found
 
 
 def attributes_in(function: ir.Function) -> set[str]:

@@ -28,8 +28,9 @@ def check(context: Context) -> Iterator[Finding]:
             commits = event.detail == ops.COMMIT
             is_own = info.origin in (result.LOCAL, result.PROVIDED)
             # A session of somebody else is often closed only to begin with a fresh connection.
-            has_written = _has_written(flow, event)
-            if commits and not is_own and not has_written and not _is_swapped(flow, event):
+            is_saved = bool(event.session.commits) and not event.session.dirty
+            has_written = not is_saved and _has_written(flow, event)
+            if commits and (is_saved or not (is_own or has_written)) and not _is_swapped(flow, event):
                 continue
             if not commits and not (is_own and _stays_open(flow, event)):
                 continue

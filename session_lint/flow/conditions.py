@@ -74,7 +74,10 @@ class Conditions(Managers):
             return self._test_compare(node, state, outcome)
         pairs: list[tuple[State, bool | None]] = []
         for after, value in self.evaluate(node, state, outcome, "tested"):
-            verdict = self._is_active(value, after) if isinstance(value, Method) else truth(value)
+            if isinstance(value, Method):
+                pairs += self._is_active(value, after)
+                continue
+            verdict = truth(value)
             is_open = verdict is None and (value is None or isinstance(value, Loaded))
             if is_open and isinstance(node, ir.Name) and self._asked_often(node.path):
                 # The same question comes again: remember the answer, as in `if own: ... finally: if own: ...`.
@@ -84,13 +87,17 @@ class Conditions(Managers):
                 pairs.append((after, verdict))
         return pairs
 
-    def _is_active(self, value: Method, state: State) -> bool | None:
+    def _is_active(self, value: Method, state: State) -> list[tuple[State, bool | None]]:
         """`if not session.is_active`: whether the session has not failed in a flush."""
         owner = value.owner
         if value.name != "is_active" or not isinstance(owner, (Session, Registry)):
-            return None
-        session = state.sessions.get(owner.identity if isinstance(owner, Session) else ("~", *owner.identity))
-        return None if session is None else is_active(session)
+            return [(state, None)]
+        identity = owner.identity if isinstance(owner, Session) else ("~", *owner.identity)
+        if identity not in state.sessions:
+            return [(state, None)]
+        verdict = is_active(state.sessions[identity])
+        ways: list[tuple[State, bool | None]] = [(state, True)] if verdict is not False else []
+        return [*ways, (self.inactive(state, identity), False)] if verdict is not True else ways
 
     def _asked_often(self, path: Path) -> bool:
         """Whether a variable, or an attribute of one, decides more than once: binding either makes the answer open."""

@@ -8,10 +8,11 @@ from session_lint import ir
 from session_lint.flow import operations as ops
 from session_lint.flow import result
 from session_lint.flow.contracts import Contract, compose, marks_of
+from session_lint.flow.effects import is_active
 from session_lint.flow.errors import Error
 from session_lint.flow.foreign_calls import ForeignCalls
 from session_lint.flow.outcome import Outcome
-from session_lint.flow.state import ENTRY, FAILED, NONE, OPEN, Mark, Pairs, SessionState, State
+from session_lint.flow.state import ENTRY, FAILED, INACTIVE, NONE, OPEN, Mark, Pairs, SessionState, State
 from session_lint.flow.values import (
     Arguments,
     Borrowed,
@@ -157,11 +158,15 @@ class ContractCalls(ForeignCalls):
         # One session under two names: what one of them ends includes what the other has left.
         is_shared = len(set(identities.values())) < len(identities)
         for way in contract.ways:
+            if any([_rules_out(effect, state, identities.get(root)) for root, effect in way.sessions]):
+                continue
             after = state
             effects = sorted(way.sessions, key=lambda pair: pair[1].reset) if is_shared else way.sessions
             for root, effect in effects:
                 if root in identities:
                     identity = identities[root]
+                    if effect.transaction == INACTIVE:
+                        after = self.inactive(after, identity)
                     session = after.sessions[identity]
                     if effect.dirty or effect.commits:
                         does = ops.WRITE if effect.dirty else ops.COMMIT
@@ -224,3 +229,8 @@ class ContractCalls(ForeignCalls):
         if isinstance(value, Registry):
             state, value = self.materialise(value, state, root, place, result.AMBIENT)
         return state, value
+
+
+def _rules_out(effect: SessionState, state: State, identity: Path | None) -> bool:
+    """Whether a way is taken only with a session that has failed in a flush, and ours has not."""
+    return effect.transaction == INACTIVE and identity is not None and is_active(state.sessions[identity]) is True

@@ -7,9 +7,10 @@ from typing import NamedTuple
 
 from session_lint import ir
 from session_lint.flow.answers import answer_in
+from session_lint.flow.gifts import gifts_of
 from session_lint.flow.result import FunctionFlow, SessionInfo
-from session_lint.flow.state import BROKEN, CLOSED, ENTRY, FAILED, Cause, Mark, SessionState, Witness
-from session_lint.flow.values import Const, Loaded, Path, Query, Session, Value, loaded_in
+from session_lint.flow.state import BROKEN, CLOSED, ENTRY, FAILED, INACTIVE, Cause, Mark, SessionState, Witness
+from session_lint.flow.values import Const, Loaded, Path, Query, Session, Value, direct_sessions, loaded_in
 from session_lint.ir_queries import me_of
 from session_lint.project.modules import FunctionRef
 
@@ -20,7 +21,8 @@ _WAYS = 24
 class Way(NamedTuple):
     """One way out. error: the kind of exception, None if the function returns.
 
-    answer: what it returns there, if that tells the caller that something went wrong.
+    answer: what it returns there, if that tells the caller that something went wrong, or what to do with the session
+    that comes along.
     """
 
     error: str | None
@@ -62,21 +64,26 @@ def contract_of(flow: FunctionFlow) -> Contract:
     ways: dict[object, Way] = {}
     touched: set[Path] = set()
     telling = _tells(flow, foreign)
+    gifts = gifts_of(flow)
     for out in flow.exits:
         sessions = []
         for identity, session in out.state.sessions.items():
-            if identity in foreign and session.touched:
+            if identity in foreign and (session.touched or session.transaction == INACTIVE):
                 sessions.append((identity, session))
-                touched.add(identity)
+                if session.touched:
+                    touched.add(identity)
         kind = out.error.kind if out.error is not None else None
-        answer = answer_in(out.value) if telling and kind is None else None
+        answer: Value = gifts.get(out.value) if kind is None else None
+        if answer is None and telling and kind is None:
+            answer = answer_in(out.value)
         way = Way(kind, tuple(sorted(sessions, key=lambda pair: pair[0])), answer)
         key = (kind, tuple([(identity, session.key) for identity, session in way.sessions]), answer)
         ways.setdefault(key, way)
     me = me_of(function)
     roots = tuple(sorted(touched))
     returned, loaded = _returned(flow, foreign), _loaded(flow, foreign)
-    named = [*roots, *[value.identity for value in (returned, loaded) if value is not None]]
+    given = [session for gift in gifts.values() for session in direct_sessions(gift)]
+    named = [*roots, *[value.identity for value in (returned, loaded, *given) if value is not None]]
     infos = {root: flow.sessions[root] for root in named if root in flow.sessions}
     # The surest failures stand for those that are too many.
     told = sorted(ways.values(), key=_importance)
@@ -192,7 +199,7 @@ def compose(before: SessionState, effect: SessionState, marks: Marks, callee: Fu
     if not reset:
         dirty = dirty or before.dirty
         pending = pending or (before.pending and transaction == ENTRY)
-    if transaction == ENTRY:
+    if transaction in (ENTRY, INACTIVE):
         transaction = before.transaction
     return SessionState(
         transaction,

@@ -18,6 +18,7 @@ from session_lint.flow.state import (
     CUT,
     ENTRY,
     FAILED,
+    INACTIVE,
     NONE,
     OPEN,
     SUSPECT,
@@ -79,7 +80,8 @@ class Effects:
         witness = None
         if state is not None:
             cause = state.witness.failed, state.witness.split
-            witness = (state.transaction, cause, state.begun, state.savepoints)
+            lost = state.transaction == CLOSED and state.dirty
+            witness = (state.transaction, cause, state.begun, state.savepoints, lost)
         key = (kind, place, identity, witness, detail if isinstance(detail, (bool, str)) else None)
         if key not in self._seen_events:
             self._seen_events.add(key)
@@ -205,6 +207,19 @@ class Effects:
         if session.transaction == ENTRY and not session.pending:
             self.flow.begins.setdefault(identity, Mark(place, f"{text} begins a transaction here"))
 
+    def inactive(self, state: State, identity: Path) -> State:
+        """The state of which `is_active` says that the session has failed in a flush.
+
+        The flush has rolled back, and a session that nobody has any more gives its connection back by itself; one of
+        asyncio can't.
+        """
+        session = state.sessions[identity]
+        if session.transaction == ENTRY:
+            return state.set(identity, session._replace(transaction=INACTIVE))
+        if session.owned and not self.flow.sessions[identity].type.is_async:
+            return state.set(identity, session._replace(owned=False))
+        return state
+
     def go_on(self, session: SessionState, identity: Path, kind: str, mark: Mark) -> SessionState:
         """Note a write or commit after a rollback that threw writes away, and a write on top of a loop's last one."""
         if kind not in (ops.ADD, ops.WRITE, ops.COMMIT):
@@ -275,17 +290,21 @@ def in_transaction(session: SessionState) -> bool:
 
 
 def is_active(session: SessionState) -> bool | None:
-    """What `session.is_active` says of a session that has failed.
+    """What `session.is_active` says; None if that is open.
 
     A failed flush or commit makes it False. A statement that fails leaves it True, although the database refuses all
     further ones.
     """
-    if session.transaction != FAILED or session.witness.failed is None:
+    if session.transaction in (NONE, OPEN, CLOSED):
+        return True
+    if session.transaction == INACTIVE:
+        return False
+    if session.transaction not in BROKEN or session.witness.failed is None:
         return None
     kind = ops.SESSION_METHODS.get(failed_method(session)[1])
     if session.pending or kind in (ops.FLUSH, ops.COMMIT):
-        return False
-    return True if kind == ops.EXECUTE else None
+        return False if session.transaction == FAILED else None
+    return True if kind in (ops.EXECUTE, ops.READ, ops.QUERY) else None
 
 
 def _pending(session: SessionState, mark: Mark) -> SessionState:

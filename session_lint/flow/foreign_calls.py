@@ -196,11 +196,22 @@ class ForeignCalls(SessionCalls):
             if stores or not direct_sessions(value):
                 state = self.hand_over(value, state)
                 continue
+            keeps = not isinstance(value, Instance) or self._keeps(value)
             for session in direct_sessions(value):
-                state = self.lend(session, node, label, closes, state, outcome)
+                if (
+                    keeps
+                    or session.identity not in state.sessions
+                    or state.sessions[session.identity].transaction != CLOSED
+                ):
+                    state = self.lend(session, node, label, closes, state, outcome)
         if not calm and not constructs:
             outcome.raises.add(state, Error(errors.ANY, node.place, label))
         return [(state, None)]
+
+    def _keeps(self, value: Instance) -> bool:
+        """Whether an object keeps the session that its constructor was given, which may be over by now."""
+        kept = [name for names in self.project.constructors.of(value.reference).fields.values() for name in names]
+        return self.project.holds_session(value.reference) or any([name in kept for name, _ in value.fields])
 
     def _receiver(self, function: ir.Expr, state: State) -> Value:
         """The object with a session in it that a method is called on."""

@@ -6,6 +6,7 @@ from session_lint import ir
 from session_lint.flow import operations as ops
 from session_lint.flow import result
 from session_lint.flow.contract_calls import ContractCalls
+from session_lint.flow.contracts import Contract
 from session_lint.flow.outcome import Outcome
 from session_lint.flow.state import Pairs, State, distinct
 from session_lint.flow.values import (
@@ -16,6 +17,7 @@ from session_lint.flow.values import (
     Function,
     Generator,
     Instance,
+    Items,
     Manager,
     Opened,
     Path,
@@ -110,12 +112,43 @@ class ProjectCalls(ContractCalls):
         if coroutine is not None and not isinstance(value, _GIVEN):
             return [(after, coroutine._replace(value=value)) for after, _ in returned]
         pairs = self._giving(value, [after for after, answer in returned if answer is None], node)
+        pairs += [
+            self._gift(answer, contract, callee, dict(bindings), value, after, node)
+            for after, answer in returned
+            if isinstance(answer, Items)
+        ]
         # A tuple with a session in it, or an object whose class is known, matters more than what it says.
         return pairs + [
             (after, value if isinstance(answer, Answer) and value is not None else answer)
             for after, answer in returned
-            if answer is not None
+            if answer is not None and not isinstance(answer, Items)
         ]
+
+    def _gift(
+        self,
+        gift: Items,
+        contract: Contract,
+        callee: Function,
+        bindings: dict[str, Value],
+        static: Value,
+        state: State,
+        node: ir.Call,
+    ) -> tuple[State, Value]:
+        """A session that comes with what is to be known of it. static: what is known of the result in any case."""
+        known = static.items if isinstance(static, Items) and len(static.items) == len(gift.items) else ()
+        items: list[Value] = []
+        for index, item in enumerate(gift.items):
+            if isinstance(item, Session):
+                kind = contract.infos[item.identity].type
+                state, identity = self.session_behind(
+                    item.identity, contract, bindings, callee.receiver, state, node.place
+                )
+                item = Session(identity) if identity is not None and identity in state.sessions else Borrowed(kind)
+            elif item is None and known and not isinstance(known[index], _GIVEN):
+                item = known[index]
+            [(state, item)] = self._giving(item, [state], node)
+            items.append(item)
+        return state, Items(tuple(items))
 
     def _overrides(self, callee: Function, purpose: str) -> list[Function]:
         """What an abstract method may be, if any of it works with a session of its caller, and all of it is seen."""

@@ -13,6 +13,7 @@ from session_lint.flow.outcome import Outcome
 from session_lint.flow.sql_statements import SqlStatements, names_class
 from session_lint.flow.state import (
     BROKEN,
+    CLOSED,
     OPEN,
     Pairs,
     State,
@@ -85,6 +86,8 @@ class SessionCalls(Variables):
         info = self.flow.sessions[identity]
         text = call_text(node)
         kind = ops.SESSION_METHODS.get(name, ops.NEUTRAL)
+        if name == "merge" and ir.Argument("load", ir.Constant(False)) in node.arguments:
+            kind = ops.NEUTRAL  # The object comes from a cache, and counts as unchanged.
         if info.type.is_async and name in ops.COROUTINES and purpose in ops.NEVER_AWAITED:
             return [(state, Coroutine(None, text, node.place, identity))]
         for _, value, _ in arguments:
@@ -131,8 +134,8 @@ class SessionCalls(Variables):
             return [(after, Transaction(identity, kind == ops.SAVEPOINT))]
         if name == "connection":
             return [(after, ConnectionOf(identity))]
-        if name == "in_transaction" and state.sessions[identity].transaction in (OPEN, *BROKEN):
-            return [(after, Truth(True))]
+        if name == "in_transaction" and state.sessions[identity].transaction in (OPEN, CLOSED, *BROKEN):
+            return [(after, Truth(state.sessions[identity].transaction != CLOSED))]
         if info.type.is_async and name in ops.COROUTINES and purpose == "assigned":
             return [(after, Coroutine(gives, text, node.place, identity))]
         return [(after, gives)]

@@ -24,7 +24,8 @@ from session_lint.flow.values import (
     Value,
     direct_sessions,
 )
-from session_lint.ir_queries import bound_names, call_place, call_text, path_of, words
+from session_lint.ir_queries import bound_names, call_place, call_text, me_of, path_of, paths_in, words
+from session_lint.project.modules import FunctionRef
 
 _WAITED = ("awaited", "returned", "yielded")
 
@@ -116,12 +117,32 @@ class Starts(Calls):
         """The sessions that a method uses through its object."""
         receiver = method.receiver
         assert isinstance(receiver, Instance)
-        if receiver.fields:
+        if receiver.fields and self._reaches(method.reference, receiver, set()):
             yield from [(session.identity, ".".join(owner)) for session in direct_sessions(receiver)]
         contract = self.project.contract(method.reference) if receiver.path else None
         for root in contract.roots if contract is not None else ():
             if contract is not None and root[0] == contract.me and len(root) > 1:
                 yield (*receiver.path, *root[1:]), ".".join((*owner, *root[1:]))
+
+    def _reaches(self, method: FunctionRef, receiver: Instance, seen: set[int]) -> bool:
+        """Whether a method may get at what its object was given, by itself or by another method."""
+        seen.add(id(method.function))
+        me = me_of(method.function)
+        if not me:
+            return False
+        for path in paths_in(method.function):
+            if path[0] != me:
+                continue
+            if len(path) == 1:
+                return True  # Somebody else gets the object.
+            called = self.project.table.method(receiver.reference, path[1])
+            if called is None:
+                held = self.project.statics.attribute(receiver, path[1])
+                if held is None or direct_sessions(held):
+                    return True
+            elif id(called.function) not in seen and self._reaches(called, receiver, seen):
+                return True
+        return False
 
     def _captured_by(self, function: ir.Function, state: State) -> Iterator[tuple[Path, str]]:
         own = {name for statement in ir.statements(function.body) for name in bound_names(statement)}
