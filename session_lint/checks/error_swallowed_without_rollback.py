@@ -17,7 +17,7 @@ from session_lint.flow.result import Exit, FunctionFlow, SessionInfo
 from session_lint.flow.state import FAILED, Mark, SessionState, failed_method
 from session_lint.flow.values import Path
 from session_lint.project import ownership
-from session_lint.project.swallows import Reuse, Swallower, Use, is_retry, reuses
+from session_lint.project.swallows import Reuse, Swallower, Use, is_retry
 
 
 @rule("SES102", "error-swallowed-without-rollback", Severity.ERROR)
@@ -58,7 +58,7 @@ def _own(context: Context, flow: FunctionFlow, late: set[ir.Place]) -> Iterator[
     late: the savepoints that SES109 tells about.
     """
     lost = set()
-    for reuse in reuses(flow):
+    for reuse in context.project.swallows.reuses(flow):
         if is_retry(reuse) or _fails_at(reuse.session, late):
             continue
         lost.add(reuse.event.identity)

@@ -11,13 +11,13 @@ from session_lint.checks.context import Context, causes, failed_operation, histo
 from session_lint.findings import Confidence, Finding, Severity
 from session_lint.flow.result import FunctionFlow
 from session_lint.ir_queries import decorator_name
-from session_lint.project.swallows import is_retry, reuses
+from session_lint.project.swallows import is_retry
 
 
 @rule("SES113", "retry-without-rollback", Severity.ERROR)
 def check(context: Context) -> Iterator[Finding]:
     for flow in context.flows():
-        for reuse in reuses(flow):
+        for reuse in context.project.swallows.reuses(flow):
             if not is_retry(reuse):
                 continue
             info = flow.sessions[reuse.event.identity]

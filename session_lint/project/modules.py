@@ -210,6 +210,10 @@ class SymbolTable:
             parts = tuple(module.name.split("."))
             self._by_last.setdefault(parts[-1], []).append((parts, module))
 
+    def function_at(self, path: str, qualname: str) -> ir.Function | None:
+        """The function of that name in a file."""
+        return next((module.functions.get(qualname) for module in self.modules if module.path == path), None)
+
     def find_module(self, dotted: str, near: Module) -> Module | None:
         """The file that `import dotted` means, seen from the module `near`."""
         package = near.name.rpartition(".")[0]

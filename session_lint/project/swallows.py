@@ -13,6 +13,7 @@ from session_lint.flow.result import Event, Exit, FunctionFlow
 from session_lint.flow.state import BROKEN, FAILED, SessionState
 from session_lint.flow.values import Path
 from session_lint.ir_queries import bound_paths
+from session_lint.project.guards import guards_alone
 
 if TYPE_CHECKING:
     from session_lint.project.link import Project
@@ -93,17 +94,63 @@ class Swallows:
     def _find(self) -> dict[tuple[int, ir.Place], list[Use]]:
         found: dict[tuple[int, ir.Place], list[Use]] = {}
         for flow in self._project.all_flows():
-            for use in _uses(flow):
+            for use in self._uses_in(flow):
                 assert use.event.session is not None
                 swallower = self.swallower(flow, use.event.identity, use.event.session)
                 swallowed = swallower.session.witness.swallowed
                 if swallower.flow is not flow and swallowed is not None:
+                    if use.event.session.transaction != FAILED:
+                        use = use._replace(confidence=self._of_reads(flow, use.event.identity, swallower))
                     if self._asks(flow, use.event):
                         use = use._replace(confidence=Confidence.POSSIBLE)
                     key = (id(swallower.flow.reference.function), swallowed.place)
                     found.setdefault(key, []).append(use)
                     self._swallowers.setdefault(key, swallower)
         return found
+
+    def _of_reads(self, flow: FunctionFlow, identity: Path, swallower: Swallower) -> Confidence:
+        """How sure it is that somebody suffers from a read that may have failed in a callee."""
+        if not guards_alone(self._project.table, swallower.flow, swallower.session):
+            return Confidence.POSSIBLE
+        return flow.sessions[identity].certainty.at_most(Confidence.LIKELY)
+
+    def _uses_in(self, flow: FunctionFlow) -> Iterator[Use]:
+        for reuse in self.reuses(flow):
+            if not is_retry(reuse):
+                yield Use(flow, reuse.event, reuse.confidence, False)
+        for event in flow.events:
+            if event.kind == result.LOST_IN_BLOCK and event.session is not None:
+                sure = event.session.transaction == FAILED
+                info = flow.sessions[event.identity]
+                certainty = info.certainty.at_most(event.session.certainty)
+                yield Use(flow, event, certainty if sure else Confidence.POSSIBLE, True)
+
+    def reuses(self, flow: FunctionFlow) -> Iterator[Reuse]:
+        """Uses of a session after a swallowed failure, one per failing place."""
+        seen = set()
+        events = [event for event in flow.events if event.kind == result.USE_BROKEN and event.session is not None]
+        for event in sorted(
+            events,
+            # What is asked of the session itself before what its objects load.
+            key=lambda event: (
+                event.session is not None and event.session.transaction != FAILED,
+                event.detail == operations.LOAD,
+                event.place,
+            ),
+        ):
+            assert event.session is not None
+            swallowed = event.session.witness.swallowed
+            key = (event.identity, swallowed.place if swallowed else event.place)
+            if key in seen:
+                continue
+            seen.add(key)
+            certainty = flow.sessions[event.identity].certainty.at_most(event.session.certainty)
+            if event.detail == operations.LOAD:
+                certainty = certainty.at_most(Confidence.LIKELY)
+            if event.session.transaction != FAILED:
+                is_meant = guards_alone(self._project.table, flow, event.session)
+                certainty = certainty.at_most(Confidence.LIKELY if is_meant else Confidence.POSSIBLE)
+            yield Reuse(event, event.session, certainty)
 
     def _asks(self, flow: FunctionFlow, event: Event) -> bool:
         """Whether a caller tests what the call has given back, of which is not known what it says, and leaves."""
@@ -134,45 +181,6 @@ def _leaves(statement: ir.If) -> bool:
 def _leaves_broken(way: Exit) -> bool:
     """Whether the function returns normally with a failed session."""
     return way.error is None and any([session.transaction in BROKEN for session in way.state.sessions.values()])
-
-
-def _uses(flow: FunctionFlow) -> Iterator[Use]:
-    for reuse in reuses(flow):
-        if not is_retry(reuse):
-            yield Use(flow, reuse.event, reuse.confidence, False)
-    for event in flow.events:
-        if event.kind == result.LOST_IN_BLOCK and event.session is not None:
-            sure = event.session.transaction == FAILED
-            info = flow.sessions[event.identity]
-            certainty = info.certainty.at_most(event.session.certainty)
-            yield Use(flow, event, certainty if sure else Confidence.POSSIBLE, True)
-
-
-def reuses(flow: FunctionFlow) -> Iterator[Reuse]:
-    """Uses of a session after a swallowed failure, one per failing place."""
-    seen = set()
-    events = [event for event in flow.events if event.kind == result.USE_BROKEN and event.session is not None]
-    for event in sorted(
-        events,
-        # What is asked of the session itself before what its objects load.
-        key=lambda event: (
-            event.session is not None and event.session.transaction != FAILED,
-            event.detail == operations.LOAD,
-            event.place,
-        ),
-    ):
-        assert event.session is not None
-        swallowed = event.session.witness.swallowed
-        key = (event.identity, swallowed.place if swallowed else event.place)
-        if key in seen:
-            continue
-        seen.add(key)
-        info = flow.sessions[event.identity]
-        sure = event.session.transaction == FAILED
-        certainty = info.certainty.at_most(event.session.certainty)
-        if event.detail == operations.LOAD:
-            certainty = certainty.at_most(Confidence.LIKELY)
-        yield Reuse(event, event.session, certainty if sure else Confidence.POSSIBLE)
 
 
 def is_retry(reuse: Reuse) -> bool:
