@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import ast
 import re
-import sys
 from bisect import bisect_left
 from collections.abc import Iterable, Sequence
-from functools import cached_property
 from itertools import accumulate
 from typing import NamedTuple
 
 from session_lint.source import entry_words
-from session_lint.syntax.names import dotted_name, last_name
+from session_lint.syntax.entries import Entries
+from session_lint.syntax.names import last_name
 
 # In lower case; "|" is a word's boundary. Not one regular expression: finding each word takes a tenth of the time.
 _WORDS = tuple(
@@ -25,15 +24,9 @@ _WORDS = tuple(
     " dependenc |uow| unit_of_work add_task backgroundtask create_task ensure_future .submit( run_in_executor thread("
     " threadpool start_soon service() repository() dao() repo() app_context(".split()
 )
+_WORDS += entry_words.ADDING
 _HOLDS_SESSION = tuple("session |db| _db| |conn transaction engine |repo |dao| |uow|".split())
 _SESSION_MODULE = re.compile(r"(^|[._])(db|database|sessions?|engine|connection)$")
-_WORDS += entry_words.ADDING
-_FOREIGN = frozenset(
-    "aiohttp apscheduler celery django falcon fastapi flask flask_jwt_extended flask_login flask_restful flask_restplus"
-    " flask_restx litestar marshmallow numpy pandas pydantic pyramid redis requests starlette tornado werkzeug"
-    " wtforms".split()
-).union(sys.stdlib_module_names)
-"""Packages that are never the project's own."""
 _SHORT = 12
 
 _Function = (ast.FunctionDef, ast.AsyncFunctionDef)
@@ -147,10 +140,10 @@ class _Reader:
         self._names: tuple[str, ...] = ()
         self._imported: frozenset[str] = frozenset()
         self._coroutines: frozenset[str] = frozenset()
-        self._body: Sequence[ast.stmt] = ()
+        self._entries = Entries((), False)
 
     def units(self, body: Sequence[ast.stmt]) -> list[Unit]:
-        self._body = body
+        self._entries = Entries(body, self.text.has(entry_words.ADDING, 1, len(self.text.lines)))
         self._learn_names(body)
         result: list[Unit] = []
         simple: list[Part] = []  # statements that are short are read together
@@ -248,51 +241,6 @@ class _Reader:
                     return True
         return False
 
-    @cached_property
-    def _own(self) -> frozenset[str]:
-        """What the project may have made: what it imports, defines, and makes of that."""
-        own = {"self", "cls", *_imports(self._body)}
-        own.update([item.name for item in self._body if isinstance(item, (*_Function, ast.ClassDef))])
-        for item in self._body:
-            if isinstance(item, ast.Assign) and isinstance(item.value, ast.Call) and _root(item.value) in own:
-                own.update([target.id for target in item.targets if isinstance(target, ast.Name)])
-        return frozenset(own)
-
-    @cached_property
-    def _added(self) -> frozenset[str]:
-        """The functions that the file registers by a call."""
-        return frozenset(
-            [
-                last_name(given)
-                for item in self._body
-                if self.text.has(entry_words.ADDING, _first_line(item), _last_line(item))
-                for node in ast.walk(item)
-                if isinstance(node, ast.Call) and f".{last_name(node.func)}(" in entry_words.ADDING
-                for given in (*node.args, *[keyword.value for keyword in node.keywords])
-            ]
-        )
-
-    def _is_entered(self, function: ast.FunctionDef | ast.AsyncFunctionDef, owner: ast.ClassDef | None = None) -> bool:
-        """Whether a framework calls it, and it calls something that the project may have made."""
-        if not (
-            any([_is_entry(decorator) for decorator in function.decorator_list])
-            or (owner is not None and function.name in entry_words.METHODS and _is_entered_class(owner))
-            or function.name in self._added
-        ):
-            return False
-        own = self._own.union(_imports(list(ast.walk(function))))
-        arguments = function.args
-        for argument in (*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs):
-            if argument.annotation is not None and not own.isdisjoint(_names(argument.annotation)):
-                own = own.union([argument.arg])
-        return any(
-            [
-                isinstance(node, ast.Call) and _root(node) in own
-                for statement in function.body
-                for node in ast.walk(statement)
-            ]
-        )
-
     def _matters(self, statement: ast.stmt) -> bool:
         if isinstance(statement, (ast.Import, ast.ImportFrom, ast.ClassDef)):
             return True
@@ -302,7 +250,7 @@ class _Reader:
                 or self._has_word(statement)
                 or self._may_swallow(statement)
                 or self._may_forget(statement)
-                or self._is_entered(statement)
+                or self._entries.have(statement)
             )
         if isinstance(statement, (ast.Assign, ast.AnnAssign)):
             value, length = statement.value, _length(statement)
@@ -325,7 +273,7 @@ class _Reader:
             member
             for member in statement.body
             if self._member_matters(member, touches, holds)
-            or (isinstance(member, _Function) and self._is_entered(member, statement))
+            or (isinstance(member, _Function) and self._entries.have(member, statement))
         ]
         unit = Unit((self._part([first]),), statement, self.text.between(_first_line(statement), begin - 1))
         return unit.only([self._part([member]) for member in members])
@@ -357,50 +305,6 @@ _YIELD = ("yield",)
 _EXCEPT = ("except",)
 _SUPPRESS = ("suppress(",)
 _HOOKS = ("NotImplementedError", "abstractmethod")
-
-
-def _imports(nodes: Iterable[ast.AST]) -> set[str]:
-    """The names of what is imported and may be the project's own."""
-    names: set[str] = set()
-    for node in nodes:
-        if isinstance(node, ast.ImportFrom) and (node.level or (node.module or "").partition(".")[0] not in _FOREIGN):
-            names.update([alias.asname or alias.name for alias in node.names])
-        elif isinstance(node, ast.Import):
-            names.update(
-                [
-                    alias.asname or first
-                    for alias in node.names
-                    if (first := alias.name.partition(".")[0]) not in _FOREIGN
-                ]
-            )
-    return names
-
-
-def _names(node: ast.expr) -> list[str]:
-    return [part.id for part in ast.walk(node) if isinstance(part, ast.Name)]
-
-
-def _root(node: ast.expr) -> str:
-    """The name that a chain of attributes and calls begins with."""
-    while not isinstance(node, ast.Name):
-        if isinstance(node, ast.Call):
-            node = node.func
-        elif isinstance(node, (ast.Attribute, ast.Subscript, ast.Await)):
-            node = node.value
-        else:
-            return ""
-    return node.id
-
-
-def _is_entry(decorator: ast.expr) -> bool:
-    if isinstance(decorator, ast.Call):
-        name = dotted_name(decorator.func)
-        return entry_words.is_route(name) or entry_words.is_job(name)
-    return entry_words.is_job(dotted_name(decorator))
-
-
-def _is_entered_class(definition: ast.ClassDef) -> bool:
-    return any([last_name(base) in entry_words.VIEWS | entry_words.WORKERS for base in definition.bases])
 
 
 def _nothing(part: Part) -> Part:

@@ -1,0 +1,116 @@
+"""Functions that a framework calls and that call the project's own: routes, views, jobs."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from collections.abc import Iterable, Sequence
+from functools import cached_property
+
+from session_lint.source import entry_words
+from session_lint.syntax.names import dotted_name, last_name
+
+_FOREIGN = frozenset(
+    "aiohttp apscheduler celery django falcon fastapi flask flask_jwt_extended flask_login flask_restful flask_restplus"
+    " flask_restx litestar marshmallow numpy pandas pydantic pyramid redis requests starlette tornado werkzeug"
+    " wtforms".split()
+).union(sys.stdlib_module_names)
+"""Packages that are never the project's own."""
+
+_Function = (ast.FunctionDef, ast.AsyncFunctionDef)
+
+
+class Entries:
+    """Those of one file. body: its statements. adds: it has a call in it that may register functions."""
+
+    def __init__(self, body: Sequence[ast.stmt], adds: bool) -> None:
+        self._body = body
+        self._adds = adds
+
+    @cached_property
+    def _own(self) -> frozenset[str]:
+        """What the project may have made: what it imports, defines, and makes of that."""
+        own = {"self", "cls", *_imports(self._body)}
+        own.update([item.name for item in self._body if isinstance(item, (*_Function, ast.ClassDef))])
+        for item in self._body:
+            if isinstance(item, ast.Assign) and isinstance(item.value, ast.Call) and _root(item.value) in own:
+                own.update([target.id for target in item.targets if isinstance(target, ast.Name)])
+        return frozenset(own)
+
+    @cached_property
+    def _added(self) -> frozenset[str]:
+        """The functions that the file registers by a call."""
+        return frozenset(
+            [
+                last_name(given)
+                for item in (self._body if self._adds else ())
+                for node in ast.walk(item)
+                if isinstance(node, ast.Call) and f".{last_name(node.func)}(" in entry_words.ADDING
+                for given in (*node.args, *[keyword.value for keyword in node.keywords])
+            ]
+        )
+
+    def have(self, function: ast.FunctionDef | ast.AsyncFunctionDef, owner: ast.ClassDef | None = None) -> bool:
+        """Whether a framework calls it, and it calls something that the project may have made."""
+        if not (
+            any([_is_entry(decorator) for decorator in function.decorator_list])
+            or (owner is not None and function.name in entry_words.METHODS and _is_view_or_worker(owner))
+            or function.name in self._added
+        ):
+            return False
+        own = self._own.union(_imports(list(ast.walk(function))))
+        arguments = function.args
+        for argument in (*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs):
+            if argument.annotation is not None and not own.isdisjoint(_names(argument.annotation)):
+                own = own.union([argument.arg])
+        return any(
+            [
+                isinstance(node, ast.Call) and _root(node) in own
+                for statement in function.body
+                for node in ast.walk(statement)
+            ]
+        )
+
+
+def _imports(nodes: Iterable[ast.AST]) -> set[str]:
+    """The names of what is imported and may be the project's own."""
+    names: set[str] = set()
+    for node in nodes:
+        if isinstance(node, ast.ImportFrom) and (node.level or (node.module or "").partition(".")[0] not in _FOREIGN):
+            names.update([alias.asname or alias.name for alias in node.names])
+        elif isinstance(node, ast.Import):
+            names.update(
+                [
+                    alias.asname or first
+                    for alias in node.names
+                    if (first := alias.name.partition(".")[0]) not in _FOREIGN
+                ]
+            )
+    return names
+
+
+def _names(node: ast.expr) -> list[str]:
+    return [part.id for part in ast.walk(node) if isinstance(part, ast.Name)]
+
+
+def _root(node: ast.expr) -> str:
+    """The name that a chain of attributes and calls begins with."""
+    while not isinstance(node, ast.Name):
+        if isinstance(node, ast.Call):
+            node = node.func
+        elif isinstance(node, (ast.Attribute, ast.Subscript, ast.Await)):
+            node = node.value
+        else:
+            return ""
+    return node.id
+
+
+def _is_entry(decorator: ast.expr) -> bool:
+    if isinstance(decorator, ast.Call):
+        name = dotted_name(decorator.func)
+        return entry_words.is_route(name) or entry_words.is_job(name)
+    return entry_words.is_job(dotted_name(decorator))
+
+
+def _is_view_or_worker(definition: ast.ClassDef) -> bool:
+    return any([last_name(base) in entry_words.VIEWS | entry_words.WORKERS for base in definition.bases])
