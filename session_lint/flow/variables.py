@@ -155,10 +155,10 @@ class Variables(Objects):
             state, identity = self.open(value.type, place, state, name)
             return state, Session(identity)
         if isinstance(value, Borrowed):
-            identity = path or (f"@{place[0]}:{place[1]}",)
+            identity = self.shortest(path) or (f"@{place[0]}:{place[1]}",)
             if identity not in state.sessions:
                 state = self.track(
-                    SessionInfo(identity, _called(path), origin, value.type, place), SessionState(), state
+                    SessionInfo(identity, _called(identity), origin, value.type, place), SessionState(), state
                 )
             return state, Session(identity)
         if isinstance(value, Registry):
@@ -173,6 +173,18 @@ class Variables(Objects):
             state, session = self.materialise(value.registry, state, value.registry.identity[-2:], place, origin)
             return state, Query(session.identity, True, value.model) if isinstance(session, Session) else None
         return state, value
+
+    def shortest(self, path: Path) -> Path:
+        """`self.users.db` is `self.db`, if that is what the object has made `self.users` of."""
+        if len(path) < 3:
+            return path
+        reference: FunctionRef | None = self.flow.reference
+        while reference is not None and not reference.function.owner:
+            reference = self.project.enclosing(reference)
+        definition = reference.module.classes.get(reference.function.owner or "") if reference is not None else None
+        if reference is None or definition is None or path[0] != me_of(reference.function):
+            return path
+        return (path[0], *self.project.aliases.shortest(ClassRef(reference.module, definition), path[1:]))
 
     def _shared(self, symbol: VariableRef, value: Opened, state: State, place: ir.Place) -> tuple[State, Value]:
         identity = ("~", symbol.module.name, symbol.name)

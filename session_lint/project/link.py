@@ -11,6 +11,7 @@ from session_lint.flow.contracts import Contract
 from session_lint.flow.result import FunctionFlow
 from session_lint.flow.values import Borrowed, Dependency, Function, Instance, Value
 from session_lint.project import shapes
+from session_lint.project.aliases import Aliases
 from session_lint.project.call_graph import CallGraph
 from session_lint.project.committers import Committers
 from session_lint.project.constructors import Constructors
@@ -43,6 +44,7 @@ class Project:
         self.table = SymbolTable(modules, files)
         self.statics = Statics(self.table, settings)
         self.constructors = Constructors(self.table)
+        self.aliases = Aliases(self)
         self.summaries = Summaries(self)
         self.decorators = Decorators(self)
         self.call_graph = CallGraph(self)

@@ -99,7 +99,7 @@ class Swallows:
                 swallower = self.swallower(flow, use.event.identity, use.event.session)
                 swallowed = swallower.session.witness.swallowed
                 if swallower.flow is not flow and swallowed is not None:
-                    if use.event.session.transaction != FAILED:
+                    if use.event.session.transaction != FAILED and not _is_attempt(use.event):
                         use = use._replace(confidence=self._of_reads(flow, use.event.identity, swallower))
                     if self._asks(flow, use.event):
                         use = use._replace(confidence=Confidence.POSSIBLE)
@@ -147,7 +147,9 @@ class Swallows:
             certainty = flow.sessions[event.identity].certainty.at_most(event.session.certainty)
             if event.detail == operations.LOAD:
                 certainty = certainty.at_most(Confidence.LIKELY)
-            if event.session.transaction != FAILED:
+            if event.session.transaction != FAILED and _is_attempt(event):
+                certainty = Confidence.POSSIBLE
+            elif event.session.transaction != FAILED:
                 is_meant = guards_alone(self._project.table, flow, event.session)
                 certainty = certainty.at_most(Confidence.LIKELY if is_meant else Confidence.POSSIBLE)
             yield Reuse(event, event.session, certainty)
@@ -194,6 +196,19 @@ def is_retry(reuse: Reuse) -> bool:
         if isinstance(frame.node, (ir.For, ir.While)) and ir.within(failed.place, frame.node.place):
             return _is_retry_loop(frame.node)
     return False
+
+
+def _is_attempt(event: Event) -> bool:
+    """Whether a use is in a loop that tries again and again: a database that can't be reached yet breaks no session."""
+    return any(
+        [
+            _counts(frame.node.iterable)
+            if isinstance(frame.node, ir.For)
+            else isinstance(frame.node, ir.While)
+            and any([isinstance(statement, ir.Break) for statement in ir.statements(frame.node.body)])
+            for frame in event.frames
+        ]
+    )
 
 
 def _is_retry_loop(loop: ir.For | ir.While) -> bool:
