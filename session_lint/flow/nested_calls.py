@@ -82,7 +82,7 @@ class NestedCalls(ProjectCalls):
         """
         nested = type(self)(self.project, FunctionRef(self.module, function), self.depth + 1)
         names = self._mentioned(function, state) - nested.local_names
-        kept = {path: value for path, value in state.variables.items() if path[0] in names or path[0][0] in "@~"}
+        kept = {path: value for path, value in state.variables.items() if path[0] in names or path[0][:1] in ("@", "~")}
         inner = State(kept, state.sessions, state.thrown)
         for name, value in bindings.items():
             inner = inner.bind((name,), value)
