@@ -51,8 +51,10 @@ def _begun_by_callers(context: Context) -> Iterator[tuple[FunctionFlow, Event]]:
     for flow in context.flows():
         commits = [event for event in flow.events if event.kind == result.COMMITTED]
         handed = [info for info in flow.sessions.values() if info.origin == result.PARAMETER]
-        if commits and handed and context.project.call_graph.is_begun_by_callers(flow.reference):
-            inside = context.project.flow_in_begin(flow.reference)
+        if not commits or not handed:
+            continue
+        for constants in context.project.call_graph.begun_by_callers(flow.reference):
+            inside = context.project.flow_in_begin(flow.reference, constants)
             for event in inside.events:
                 if event.kind == result.AFTER_END:
                     yield inside, event

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from session_lint import ir
@@ -31,6 +32,7 @@ from session_lint.project.modules import FunctionRef
 
 if TYPE_CHECKING:
     from session_lint.project.link import Project
+    from session_lint.project.summaries import Constants
 
 
 class ContractCalls(ForeignCalls):
@@ -87,6 +89,13 @@ class ContractCalls(ForeignCalls):
             if handing not in self._handings:
                 self._handings.add(handing)
                 self.flow.calls.append(handing)
+
+    def note_use(self, callee: FunctionRef, constants: Constants, handed: Iterable[Path], state: State) -> None:
+        known = [identity for identity in handed if identity in state.sessions]
+        in_block = any([state.sessions[identity].begun == 1 for identity in known])
+        is_parameter = any([self.flow.sessions[identity].origin == result.PARAMETER for identity in known])
+        if in_block or is_parameter:
+            self.flow.uses[result.Use(callee, constants, in_block, is_parameter)] = None
 
     def sessions_behind(
         self, contract: Contract, bindings: dict[str, Value], receiver: Value, state: State, place: ir.Place

@@ -62,6 +62,7 @@ class NestedCalls(ProjectCalls):
         self.flow.events.extend([event for event in flow.events if event not in self.flow.events])
         self.flow.calls.extend([handing for handing in flow.calls if handing not in self.flow.calls])
         self.flow.direct |= flow.direct
+        self.flow.uses.update(flow.uses)
         self.has_failed |= run.has_failed
         self.flow.first_uses |= flow.first_uses
         self.flow.begins = {**flow.begins, **self.flow.begins}

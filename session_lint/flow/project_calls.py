@@ -76,13 +76,15 @@ class ProjectCalls(ContractCalls):
                 coroutine = Coroutine(None, label, node.place, touched[0] if touched else ())
             if purpose != "assigned":
                 return [(state, coroutine)]
-        contract = self.project.contract(reference, self.project.summaries.constants(reference, bindings))
+        constants = self.project.summaries.constants(reference, bindings)
+        contract = self.project.contract(reference, constants)
         if contract is None:
             self.note_handing(reference, node.place, handed)
             return self.unknown_call(node, arguments, state, outcome, label, False)
         self.cancellation_known = function.is_async
         state, roots = self.sessions_behind(contract, dict(bindings), callee.receiver, state, node.place)
         self.note_handing(reference, node.place, {**handed, **roots})
+        self.note_use(reference, constants, {**handed, **roots}.values(), state)
         returned_as: Path | None = None
         if contract.returned is not None:
             root = contract.returned.identity

@@ -6,13 +6,14 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 from session_lint import ir
-from session_lint.flow.result import COMMITTED, INJECTED, PARAMETER, Exit, FunctionFlow, SessionInfo
+from session_lint.flow.result import COMMITTED, INJECTED, PARAMETER, Exit, FunctionFlow
 from session_lint.flow.state import BROKEN, CUT, OPEN
 from session_lint.flow.values import Path
 from session_lint.project.modules import ClassRef, FunctionRef
 
 if TYPE_CHECKING:
     from session_lint.project.link import Project
+    from session_lint.project.summaries import Constants
 
 _MAX_DEPTH = 6
 """How many calls deep the place where something fails is looked for: enough for a trail that can be followed."""
@@ -50,7 +51,7 @@ class CallGraph:
         self._project = project
         self._callers: dict[int, list[tuple[Path, Caller]]] | None = None
         self._users: dict[int, list[tuple[FunctionRef, Exposure]]] | None = None
-        self._begun: set[int] | None = None
+        self._begun: dict[int, list[Constants]] | None = None
         self._parts: dict[int, bool] = {}
         self._depth = 0
 
@@ -153,34 +154,29 @@ class CallGraph:
 
     # ---------------------------------------------------------------------------------------------- begin()
 
-    def is_begun_by_callers(self, reference: FunctionRef) -> bool:
-        """Whether somebody calls the function with a session that was handed out inside a begin() block."""
+    def begun_by_callers(self, reference: FunctionRef) -> list[Constants]:
+        """With which constants somebody calls the function and hands it a session in a begin() block."""
         if self._begun is None:
             self._begun = self._find_begun()
-        return id(reference.function) in self._begun
+        return self._begun.get(id(reference.function), [])
 
-    def _find_begun(self) -> set[int]:
+    def _find_begun(self) -> dict[int, list[Constants]]:
         """Follow the sessions that begin() blocks hand out down the calls."""
-        begun: set[int] = set()
+        begun: dict[int, list[Constants]] = {}
         waiting = list(self._project.all_flows())
         while waiting:
             reached: list[FunctionFlow] = []
             for flow in waiting:
-                for handing in flow.calls:
-                    if id(handing.callee.function) in begun:
+                is_begun = id(flow.reference.function) in begun
+                for use in flow.uses:
+                    known = begun.get(id(use.callee.function), [])
+                    if use.constants in known or not (use.in_block or (is_begun and use.is_parameter)):
                         continue
-                    infos = [flow.sessions[identity] for identity in handing.identities if identity in flow.sessions]
-                    if any([self._is_begun(flow, info, begun) for info in infos]):
-                        begun.add(id(handing.callee.function))
-                        found = self._project.flow(handing.callee)
-                        reached += [found] if found is not None else []
+                    begun[id(use.callee.function)] = [*known, use.constants]
+                    found = self._project.flow(use.callee)
+                    reached += [found] if found is not None else []
             waiting = reached
         return begun
-
-    def _is_begun(self, flow: FunctionFlow, info: SessionInfo, begun: set[int]) -> bool:
-        if info.provider is not None:
-            return self._project.provider(info.provider).begun > 0
-        return info.origin == PARAMETER and id(flow.reference.function) in begun
 
 
 def open_ways(flow: FunctionFlow, identity: Path) -> list[Exit]:

@@ -186,11 +186,11 @@ class Project:
         for body in (module.tree.body, *[function.body for function in module.functions.values()]):
             yield from self.table.bodies.expressions(body)
 
-    def flow_in_begin(self, reference: FunctionRef) -> FunctionFlow:
+    def flow_in_begin(self, reference: FunctionRef, constants: Constants) -> FunctionFlow:
         """The function's flow when the session that it is handed is in a begin() block."""
         from session_lint.flow.interpreter import Interpreter
 
-        return Interpreter(self, reference).run(begun=1)
+        return Interpreter(self, reference).run(1, constants)
 
     def enclosing(self, reference: FunctionRef) -> FunctionRef | None:
         """The function around a nested one."""
