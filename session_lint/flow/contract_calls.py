@@ -91,6 +91,7 @@ class ContractCalls(ForeignCalls):
                 self.flow.calls.append(handing)
 
     def note_use(self, callee: FunctionRef, constants: Constants, handed: Iterable[Path], state: State) -> None:
+        """Note how a function is called that is handed sessions in a begin() block, or such as we were given."""
         known = [identity for identity in handed if identity in state.sessions]
         in_block = any([state.sessions[identity].begun == 1 for identity in known])
         is_parameter = any([self.flow.sessions[identity].origin == result.PARAMETER for identity in known])

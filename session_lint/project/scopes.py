@@ -93,8 +93,9 @@ class Scopes:
             for registry, in_hook in self._removed(module, None, module.tree.body):
                 yield _Ending(registry, module, None, in_hook)
             for function in module.functions.values():
-                is_hook = self._is_hook(module, function)
-                for registry, in_hook in self._removed(module, function, function.body):
+                removed = list(self._removed(module, function, function.body))
+                is_hook = bool(removed) and self._is_hook(module, function)
+                for registry, in_hook in removed:
                     yield _Ending(registry, module, function, in_hook or is_hook)
 
     def _removed(
