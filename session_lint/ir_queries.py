@@ -207,3 +207,10 @@ def decorator_name(decorator: ir.Expr) -> str:
     if isinstance(decorator, ir.Name):
         return decorator.path[-1]
     return decorator.name if isinstance(decorator, ir.Attribute) else ""
+
+
+def is_property(function: ir.Function) -> bool:
+    """Whether asking for the attribute calls the method."""
+    return any(
+        [decorator_name(decorator) in ("property", "cached_property", "reify") for decorator in function.decorators]
+    )

@@ -90,13 +90,13 @@ class ContractCalls(ForeignCalls):
                 self._handings.add(handing)
                 self.flow.calls.append(handing)
 
-    def note_use(self, callee: FunctionRef, constants: Constants, handed: Iterable[Path], state: State) -> None:
+    def note_invocation(self, callee: FunctionRef, constants: Constants, handed: Iterable[Path], state: State) -> None:
         """Note how a function is called that is handed sessions in a begin() block, or such as we were given."""
         known = [identity for identity in handed if identity in state.sessions]
         in_block = any([state.sessions[identity].begun == 1 for identity in known])
         is_parameter = any([self.flow.sessions[identity].origin == result.PARAMETER for identity in known])
         if in_block or is_parameter:
-            self.flow.uses[result.Use(callee, constants, in_block, is_parameter)] = None
+            self.flow.invocations[result.Invocation(callee, constants, in_block, is_parameter)] = None
 
     def sessions_behind(
         self, contract: Contract, bindings: dict[str, Value], receiver: Value, state: State, place: ir.Place

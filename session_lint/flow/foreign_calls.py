@@ -5,6 +5,7 @@ from __future__ import annotations
 from session_lint import ir
 from session_lint.flow import errors
 from session_lint.flow import operations as ops
+from session_lint.flow.calm import is_calm
 from session_lint.flow.errors import Error
 from session_lint.flow.objects import CHANGING
 from session_lint.flow.outcome import Outcome
@@ -130,7 +131,7 @@ class ForeignCalls(SessionCalls):
         if isinstance(callee, ExternalValue) and _builds(callee.name):
             pairs = self.unknown_call(node, arguments, state, outcome, call_text(node), True)
             return [(after, ExternalValue(f"{callee.name}()")) for after, _ in pairs]
-        calm = calm or self._is_calm(node.function, last)
+        calm = calm or is_calm(node.function)
         pairs = self.unknown_call(node, arguments, state, outcome, call_text(node), calm)
         if last in ("scalar_one", "one", "get_one"):
             outcome.raises.add(state, Error("sqlalchemy.exc.NoResultFound", node.place, call_text(node)))
@@ -161,13 +162,6 @@ class ForeignCalls(SessionCalls):
                 if isinstance(session, Session) and isinstance(value, ir.Call) and path_of(value.function) == registry:
                     given.add(session.identity)
         return given
-
-    def _is_calm(self, function: ir.Expr, last: str) -> bool:
-        if isinstance(function, ir.Name):
-            if len(function.path) == 1:
-                return last in ops.CALM_FUNCTIONS or last[:1].isupper()
-            return bool(ops.CALM_OBJECTS.intersection(function.path[:-1])) or last in ops.CALM_METHODS
-        return last in ops.CALM_METHODS
 
     def unknown_call(
         self, node: ir.Call, arguments: Arguments, state: State, outcome: Outcome, label: str, calm: bool

@@ -62,7 +62,7 @@ class NestedCalls(ProjectCalls):
         self.flow.events.extend([event for event in flow.events if event not in self.flow.events])
         self.flow.calls.extend([handing for handing in flow.calls if handing not in self.flow.calls])
         self.flow.direct |= flow.direct
-        self.flow.uses.update(flow.uses)
+        self.flow.invocations.update(flow.invocations)
         self.has_failed |= run.has_failed
         self.flow.first_uses |= flow.first_uses
         self.flow.begins = {**flow.begins, **self.flow.begins}
@@ -83,22 +83,23 @@ class NestedCalls(ProjectCalls):
         """
         nested = type(self)(self.project, FunctionRef(self.module, function), self.depth + 1)
         names = self._mentioned(function, state) - nested.local_names
-        kept = {path: value for path, value in state.variables.items() if path[0] in names or path[0][:1] in ("@", "~")}
+        kept = {
+            path: value for path, value in state.variables.items() if path[0] in names or path[0].startswith(("@", "~"))
+        }
         inner = State(kept, state.sessions, state.thrown)
         for name, value in bindings.items():
             inner = inner.bind((name,), value)
         frames = tuple([(frame.kind, id(frame.node)) for frame in self.frames])
         key = (id(function), inner.key, frozenset(state.sessions.items()), self.has_failed, frames)
-        if key not in self._runs and len(self._runs) >= _MAX_RUNS:
-            return None
-        if key not in self._runs:
-            nested.flow.sessions = self.flow.sessions
-            nested.frames = self.frames
-            nested.has_failed = self.has_failed
-            nested._runs = self._runs
-            result = Outcome()
-            nested.run_block(function.body, States([inner]), result)
-            self._runs[key] = _Run(nested.flow, nested.has_failed, result)
+        if key in self._runs or len(self._runs) >= _MAX_RUNS:
+            return self._runs.get(key)
+        nested.flow.sessions = self.flow.sessions
+        nested.frames = self.frames
+        nested.has_failed = self.has_failed
+        nested._runs = self._runs
+        result = Outcome()
+        nested.run_block(function.body, States([inner]), result)
+        self._runs[key] = _Run(nested.flow, nested.has_failed, result)
         return self._runs[key]
 
     def _mentioned(self, function: ir.Function, state: State) -> set[str]:

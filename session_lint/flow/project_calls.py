@@ -83,8 +83,9 @@ class ProjectCalls(ContractCalls):
             return self.unknown_call(node, arguments, state, outcome, label, False)
         self.cancellation_known = function.is_async
         state, roots = self.sessions_behind(contract, dict(bindings), callee.receiver, state, node.place)
-        self.note_handing(reference, node.place, {**handed, **roots})
-        self.note_use(reference, constants, {**handed, **roots}.values(), state)
+        handed.update(roots)
+        self.note_handing(reference, node.place, handed)
+        self.note_invocation(reference, constants, handed.values(), state)
         returned_as: Path | None = None
         if contract.returned is not None:
             root = contract.returned.identity
@@ -249,11 +250,10 @@ class ProjectCalls(ContractCalls):
             stored = self.project.constructors.of(reference)
             position = 0
             for name, value, _ in arguments:
-                if name is None:
-                    name = stored.positional[position] if position < len(stored.positional) else None
-                    position += 1
-                if name is not None and carries_session(value):
-                    fields += [(field, value) for field in stored.fields.get(name, (name,))]
+                parameter = stored.parameter(name, position)
+                position += name is None
+                if parameter is not None and carries_session(value):
+                    fields += [(field, value) for field in stored.fields.get(parameter, (parameter,))]
         return Instance(reference, (), tuple(sorted(fields)) if fields else ())
 
 

@@ -106,9 +106,10 @@ class Handing(NamedTuple):
         return tuple([identity for _, identity in self.given])
 
 
-class Use(NamedTuple):
-    """constants: the arguments that decide what the callee does. in_block: it gets a session in a begin() block.
+class Invocation(NamedTuple):
+    """How a function is called that is handed sessions.
 
+    constants: the arguments that decide what the callee does. in_block: it gets a session in a begin() block.
     is_parameter: it gets one that the caller was given itself.
     """
 
@@ -133,7 +134,7 @@ class FunctionFlow:
 
     first_uses: sessions that it uses before rolling back or closing them. direct: those that it works on itself,
     rather than through functions that it passes them to. begins: sessions from outside that it begins a transaction of
-    before it does anything else with them, and where. uses: how it calls the functions that it hands sessions.
+    before it does anything else with them, and where. invocations: how it calls the functions that it hands sessions.
     """
 
     reference: FunctionRef
@@ -144,7 +145,7 @@ class FunctionFlow:
     calls: list[Handing] = field(default_factory=list)
     direct: set[Path] = field(default_factory=set)
     begins: dict[Path, Mark] = field(default_factory=dict)
-    uses: dict[Use, None] = field(default_factory=dict)
+    invocations: dict[Invocation, None] = field(default_factory=dict)
     unresolved: bool = False
     open_ways: dict[Path, list[Exit]] = field(default_factory=dict)
     """See `call_graph.open_ways`, which keeps its answers here."""

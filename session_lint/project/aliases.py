@@ -7,13 +7,11 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from session_lint import ir
 from session_lint.flow.values import ClassValue, Path
-from session_lint.ir_queries import has_decorator, me_of
+from session_lint.ir_queries import is_property, me_of
 from session_lint.project.modules import ClassRef, FunctionRef
 
 if TYPE_CHECKING:
     from session_lint.project.link import Project
-
-_PROPERTIES = ("property", "cached_property")
 
 
 class _Part(NamedTuple):
@@ -58,7 +56,7 @@ class Aliases:
                 if function.owner != symbol.definition.qualname:
                     continue
                 method = FunctionRef(symbol.module, function)
-                is_asked = function.name == attribute and any([has_decorator(function, name) for name in _PROPERTIES])
+                is_asked = function.name == attribute and is_property(function)
                 for statement in self._project.table.bodies.statements(function.body):
                     if isinstance(statement, ir.Return):
                         value = statement.value if is_asked else None
@@ -83,11 +81,9 @@ class Aliases:
         kept = self._project.constructors.of(owner).fields if method.function.name == "__init__" else {}
         same: dict[str, str] = {}
         for position, argument in enumerate(value.arguments):
-            name = argument.name
-            if name is None:
-                name = stored.positional[position] if position < len(stored.positional) else ""
+            name = stored.parameter(argument.name, position)
             path = argument.value.path if isinstance(argument.value, ir.Name) else ()
             ours = path[1:] if len(path) == 2 and path[0] == me else kept.get(path[0], ()) if len(path) == 1 else ()
             if ours:
-                same.update(dict.fromkeys(stored.fields.get(name, ()), ours[0]))
+                same.update(dict.fromkeys(stored.fields.get(name or "", ()), ours[0]))
         return _Part(called.reference, same)

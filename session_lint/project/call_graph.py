@@ -168,12 +168,12 @@ class CallGraph:
             reached: list[FunctionFlow] = []
             for flow in waiting:
                 is_begun = id(flow.reference.function) in begun
-                for use in flow.uses:
-                    known = begun.get(id(use.callee.function), [])
-                    if use.constants in known or not (use.in_block or (is_begun and use.is_parameter)):
+                for call in flow.invocations:
+                    known = begun.get(id(call.callee.function), [])
+                    if call.constants in known or not (call.in_block or (is_begun and call.is_parameter)):
                         continue
-                    begun[id(use.callee.function)] = [*known, use.constants]
-                    found = self._project.flow(use.callee)
+                    begun[id(call.callee.function)] = [*known, call.constants]
+                    found = self._project.flow(call.callee)
                     reached += [found] if found is not None else []
             waiting = reached
         return begun

@@ -20,6 +20,12 @@ class Constructor(NamedTuple):
     positional: tuple[str, ...]
     fields: dict[str, tuple[str, ...]]
 
+    def parameter(self, name: str | None, position: int) -> str | None:
+        """What an argument is for, by its name or else by its position; None if that is unknown."""
+        if name is not None:
+            return name
+        return self.positional[position] if position < len(self.positional) else None
+
 
 class Constructors:
     """Reads the `__init__` methods of the project's classes. Answers are kept."""
@@ -74,8 +80,6 @@ class Constructors:
             if isinstance(base, ClassRef):
                 inherited = self.of(base)
                 for position, argument in enumerate(call.arguments):
-                    name = argument.name
-                    if name is None and position < len(inherited.positional):
-                        name = inherited.positional[position]
+                    name = inherited.parameter(argument.name, position)
                     if name is not None and isinstance(argument.value, ir.Name) and len(argument.value.path) == 1:
                         fields.setdefault(argument.value.path[0], []).extend(inherited.fields.get(name, ()))

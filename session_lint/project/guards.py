@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from session_lint import ir
 from session_lint.flow import operations
+from session_lint.flow.calm import is_calm
 from session_lint.flow.result import FunctionFlow
-from session_lint.flow.state import Mark, SessionState
-from session_lint.ir_queries import own_expressions, path_of
+from session_lint.flow.state import SessionState, failed_method
+from session_lint.ir_queries import last_name, own_expressions
 from session_lint.project.modules import SymbolTable
 
 _QUERY = frozenset({"select", "delete", "insert", "text", "and_", "or_", "desc", "asc"})
-_CALM_ENDS = frozenset([(name,) for name in operations.CALM_METHODS | _QUERY])
+"""Functions that make a statement, or a part of one."""
 
 
 def guards_alone(table: SymbolTable, flow: FunctionFlow, session: SessionState) -> bool:
@@ -29,14 +30,10 @@ def guards_alone(table: SymbolTable, flow: FunctionFlow, session: SessionState) 
                 if function is None:
                     return False
                 places.append((function.body, cause.place))
-            is_seen = bool(session.witness.causes) or _is_statement(failed)
+            # An operation of the session itself, or a call that can be seen.
+            is_seen = bool(session.witness.causes) or failed_method(session)[1] in operations.SESSION_METHODS
             return is_seen and all([_fails_alone(body, place) for body, place in places])
     return False
-
-
-def _is_statement(failed: Mark) -> bool:
-    """Whether what has failed is an operation of the session itself, and no call that can't be seen."""
-    return operations.SESSION_METHODS.get(failed.text.partition("()")[0].rpartition(".")[2]) is not None
 
 
 def _fails_alone(body: tuple[ir.Stmt, ...], place: ir.Place) -> bool:
@@ -44,16 +41,11 @@ def _fails_alone(body: tuple[ir.Stmt, ...], place: ir.Place) -> bool:
     for statement in ir.statements(body):
         if isinstance(statement, (ir.Raise, ir.Assert)):
             return False
-        if not ir.within(place, statement.place) and any(
-            [isinstance(part, ir.Call) and not _is_calm(part) for part in own_expressions(statement)]
-        ):
+        if not ir.within(place, statement.place) and any(map(_may_raise, own_expressions(statement))):
             return False
     return True
 
 
-def _is_calm(call: ir.Call) -> bool:
-    """Whether nobody expects a call to raise: logging, containers, the parts of a query."""
-    path = path_of(call.function)
-    if len(path) == 1 and isinstance(call.function, ir.Name):
-        return path[0] in operations.CALM_FUNCTIONS | _QUERY or path[0][:1].isupper()
-    return bool(operations.CALM_OBJECTS.intersection(path[:-1])) or path[-1:] in _CALM_ENDS
+def _may_raise(part: ir.Expr) -> bool:
+    """Whether it is a call that somebody expects to raise; the parts of a query are none."""
+    return isinstance(part, ir.Call) and not is_calm(part.function) and last_name(part.function) not in _QUERY

@@ -167,7 +167,7 @@ class Project:
         """Whether the project makes sessions of the kind that begin nothing by themselves (SQLAlchemy 1 only)."""
         if self._autocommit is None:
             wanted = ir.Argument("autocommit", ir.Constant(True))
-            parts = (part for module in self.table.modules for part in self._expressions(module))
+            parts = (part for module in self.table.modules for part in self.expressions(module))
             self._autocommit = any(isinstance(part, ir.Call) and wanted in part.arguments for part in parts)
         return self._autocommit
 
@@ -178,11 +178,12 @@ class Project:
                 isinstance(part, ir.Name) and ".".join(part.path).endswith("sqlalchemy.register")
                 for module in self.table.modules
                 if module.imports_any("zope")
-                for part in self._expressions(module)
+                for part in self.expressions(module)
             ) or self.imports("zope.sqlalchemy")
         return self._zope
 
-    def _expressions(self, module: Module) -> Iterator[ir.Expr]:
+    def expressions(self, module: Module) -> Iterator[ir.Expr]:
+        """All expressions of a module, and of its functions."""
         for body in (module.tree.body, *[function.body for function in module.functions.values()]):
             yield from self.table.bodies.expressions(body)
 

@@ -165,11 +165,10 @@ class Scopes:
         """Whether an application context is begun by hand, `app.app_context().push()`, and so never ends."""
         if self._pushed is None:
             self._pushed = any(
-                words(call.function).endswith("context().push")
+                isinstance(part, ir.Call) and words(part.function).endswith("context().push")
                 for module in self._project.table.modules
                 if not module.is_short_lived
-                for body in (module.tree.body, *[function.body for function in module.functions.values()])
-                for call in self._project.table.bodies.calls(body)
+                for part in self._project.expressions(module)
             )
         return self._pushed
 

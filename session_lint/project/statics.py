@@ -33,7 +33,7 @@ from session_lint.flow.values import (
     Value,
     opened_with,
 )
-from session_lint.ir_queries import asks_for_autocommit, decorator_name, has_decorator, path_of
+from session_lint.ir_queries import asks_for_autocommit, has_decorator, is_property, path_of
 from session_lint.project import shapes
 from session_lint.project import sqlalchemy_names as names
 from session_lint.project.annotations import Annotations
@@ -192,7 +192,7 @@ class Statics:
                     return known
             method = self.table.method(value.reference, name)
             if method is not None:
-                if _is_property(method.function):
+                if is_property(method.function):
                     return self._carrying(self.results.returned(method), carried)
                 is_bound = isinstance(value, Instance) or has_decorator(method.function, "classmethod")
                 return Function(method, value if is_bound else None)
@@ -382,9 +382,3 @@ def _item(value: Items, index: tuple[ir.Expr, ...]) -> Value:
     if isinstance(number, int) and not isinstance(number, bool) and 0 <= number < len(value.items):
         return value.items[number]
     return None
-
-
-def _is_property(function: ir.Function) -> bool:
-    return any(
-        [decorator_name(decorator) in ("property", "cached_property", "reify") for decorator in function.decorators]
-    )

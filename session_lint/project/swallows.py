@@ -147,10 +147,8 @@ class Swallows:
             certainty = flow.sessions[event.identity].certainty.at_most(event.session.certainty)
             if event.detail == operations.LOAD:
                 certainty = certainty.at_most(Confidence.LIKELY)
-            if event.session.transaction != FAILED and _is_attempt(event):
-                certainty = Confidence.POSSIBLE
-            elif event.session.transaction != FAILED:
-                is_meant = guards_alone(self._project.table, flow, event.session)
+            if event.session.transaction != FAILED:
+                is_meant = not _is_attempt(event) and guards_alone(self._project.table, flow, event.session)
                 certainty = certainty.at_most(Confidence.LIKELY if is_meant else Confidence.POSSIBLE)
             yield Reuse(event, event.session, certainty)
 
