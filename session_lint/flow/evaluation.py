@@ -35,6 +35,7 @@ from session_lint.flow.values import (
     Registry,
     Session,
     Transaction,
+    Truth,
     Value,
     loaded_in,
     sessions_in,
@@ -192,10 +193,14 @@ class Evaluation(Conditions):
 
     def _comprehension(self, node: ir.Comprehension, state: State, outcome: Outcome) -> Pairs:
         states = [state]
+        pairs: Pairs = []
         for generator in node.generators:
             following = []
             for before in states:
                 for after, value in self.evaluate(generator.iterable, before, outcome, "iterated"):
+                    if value == Truth(False):
+                        pairs.append((after, None))
+                        continue
                     element = element_of(value, after) if isinstance(generator.target, ir.Name) else None
                     for ready in self.iterate(value, after, self.statement, outcome):
                         for path in bound_paths(generator.target):
@@ -205,9 +210,8 @@ class Evaluation(Conditions):
             for condition in generator.conditions:
                 states = [after for before in states for after, _ in self.evaluate(condition, before, outcome)]
         if node.kind == "generator":
-            return [(after, None) for after in states]
+            return [*pairs, *[(after, None) for after in states]]
         paths = [path for generator in node.generators for path in bound_paths(generator.target)]
-        pairs: Pairs = []
         for before in states:
             for after, value in self._sequence(node.elements, before, outcome, keep=True):
                 # The collection holds what its elements open; which of them is closed when can't be followed.

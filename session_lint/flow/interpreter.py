@@ -33,6 +33,7 @@ from typing import TYPE_CHECKING
 
 from session_lint import ir
 from session_lint.flow.answers import said
+from session_lint.flow.emptiness import Emptiness
 from session_lint.flow.entry import entry_states
 from session_lint.flow.errors import Error
 from session_lint.flow.exceptions import Exceptions
@@ -41,7 +42,19 @@ from session_lint.flow.objects import element_of
 from session_lint.flow.outcome import Outcome
 from session_lint.flow.result import Exit, FunctionFlow
 from session_lint.flow.state import BROKEN, SessionState, State, States
-from session_lint.flow.values import Answer, Const, Coroutine, Instance, Items, Loaded, Path, Registry, Session, Value
+from session_lint.flow.values import (
+    Answer,
+    Const,
+    Coroutine,
+    Instance,
+    Items,
+    Loaded,
+    Path,
+    Registry,
+    Session,
+    Truth,
+    Value,
+)
 from session_lint.ir_queries import place_of, words
 from session_lint.project.modules import FunctionRef
 
@@ -75,6 +88,7 @@ class Interpreter(Exceptions):
             ir.Define: self._define,
         }
         self._liveness = Liveness(project.table.bodies, self.function, self.local_names)
+        self._emptiness = Emptiness(project.table.bodies, self.function)
 
     def run(self, begun: int = 0, constants: tuple[tuple[str, Value], ...] = ()) -> FunctionFlow:
         """Interpret the function from its entry.
@@ -130,6 +144,8 @@ class Interpreter(Exceptions):
                     pairs = [(ready, held)]
                 elif value is None and len(node.targets) == 1:
                     pairs = self.shaped(node.targets[0], node.value, after)
+                if value is None and self._emptiness.of(node.targets[0], node.value):
+                    pairs = [(ready, Truth(False)) for ready, _ in pairs]
                 for ready, held in pairs:
                     for target in node.targets:
                         ready = self._evaluate_target(target, ready, outcome)
@@ -269,10 +285,13 @@ class Interpreter(Exceptions):
 
     def _for(self, node: ir.For, states: States) -> Outcome:
         outcome = Outcome()
-        entered = States()
+        entered, empty = States(), States()
         elements: set[Value] = set()
         for state in states:
             for after, value in self.evaluate(node.iterable, state, outcome, "iterated"):
+                if value == Truth(False):
+                    empty.add(after)
+                    continue
                 elements.add(element_of(value, after))
                 iterated = self.iterate_generator(node, value, after, outcome)
                 if iterated is not None:
@@ -289,6 +308,7 @@ class Interpreter(Exceptions):
         if entered:
             with self.inside("for", node):
                 self._loop(node.body, entered, enter, outcome, node.orelse)
+        self.run_block(node.orelse, empty, outcome)
         return outcome
 
     def _loop(
