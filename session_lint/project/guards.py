@@ -1,4 +1,4 @@
-"""Handlers that are there for one operation: nothing else in their `try` can raise."""
+"""What a handler of errors is there for, and so how sure it is that what it has caught leaves the session failed."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from session_lint.flow import operations
 from session_lint.flow.calm import is_calm
 from session_lint.flow.result import FunctionFlow
 from session_lint.flow.state import SessionState, failed_method
-from session_lint.ir_queries import last_name, own_expressions
+from session_lint.ir_queries import bound_names, last_name, own_expressions
 from session_lint.project.modules import SymbolTable
 
 _QUERY = frozenset({"select", "delete", "insert", "text", "and_", "or_", "desc", "asc"})
@@ -34,6 +34,28 @@ def guards_alone(table: SymbolTable, flow: FunctionFlow, session: SessionState) 
             is_seen = bool(session.witness.causes) or failed_method(session)[1] in operations.SESSION_METHODS
             return is_seen and all([_fails_alone(body, place) for body, place in places])
     return False
+
+
+def hands_over(table: SymbolTable, flow: FunctionFlow, session: SessionState) -> bool:
+    """Whether what has failed is a function that only the run decides on, `handlers[name](session)`.
+
+    It was given the session in order to work with it, so whatever fails in it may well be a statement.
+    """
+    failed = session.witness.failed
+    if failed is None or session.witness.causes:
+        return False
+    body = flow.reference.function.body
+    local = {parameter.name for parameter in flow.reference.function.parameters}
+    for statement, nodes in table.bodies.parts(body):
+        local.update(bound_names(statement, nodes))
+    return any(
+        [
+            isinstance(call.function, (ir.Subscript, ir.Call))
+            or (isinstance(call.function, ir.Name) and len(call.function.path) == 1 and call.function.path[0] in local)
+            for call in table.bodies.calls(body)
+            if call.place == failed.place
+        ]
+    )
 
 
 def _fails_alone(body: tuple[ir.Stmt, ...], place: ir.Place) -> bool:

@@ -13,13 +13,15 @@ from session_lint.flow.result import Event, Exit, FunctionFlow
 from session_lint.flow.state import BROKEN, FAILED, SessionState
 from session_lint.flow.values import Path
 from session_lint.ir_queries import bound_paths
-from session_lint.project.guards import guards_alone
+from session_lint.project.guards import guards_alone, hands_over
 
 if TYPE_CHECKING:
     from session_lint.project.link import Project
 
 _MAX_DEPTH = 6
 """How many calls deep the handler is looked for."""
+
+_SAVING = (operations.FLUSH, operations.COMMIT)
 
 
 class Reuse(NamedTuple):
@@ -148,7 +150,10 @@ class Swallows:
             if event.detail == operations.LOAD:
                 certainty = certainty.at_most(Confidence.LIKELY)
             if event.session.transaction != FAILED:
-                is_meant = not _is_attempt(event) and guards_alone(self._project.table, flow, event.session)
+                is_meant = not _is_attempt(event) and (
+                    guards_alone(self._project.table, flow, event.session)
+                    or (event.detail in _SAVING and hands_over(self._project.table, flow, event.session))
+                )
                 certainty = certainty.at_most(Confidence.LIKELY if is_meant else Confidence.POSSIBLE)
             yield Reuse(event, event.session, certainty)
 
