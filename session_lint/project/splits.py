@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from session_lint import ir
 from session_lint.flow import operations as ops
 from session_lint.flow import result
+from session_lint.flow.calm import is_calm
 from session_lint.flow.result import Event, FunctionFlow
 from session_lint.flow.state import Mark
 from session_lint.flow.values import Path
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from session_lint.project.link import Project
 
 _CALM = ops.CALM_FUNCTIONS | ops.CALM_METHODS | ops.CALM_OBJECTS
+_ENDS = frozenset({"commit", "rollback", "flush", "close"})
 _MAX_DEPTH = 4
 """How many calls deep the commit is looked for."""
 
@@ -108,11 +110,25 @@ class Splits:
                 if event.kind != result.COMMITTED or event.identity not in roots or callee is None:
                     continue
                 if event.detail is None:
+                    if self._does_nothing_else(callee, event):
+                        continue
                     # What was written before the call is committed by the first of several commits.
                     if event.session is None or not event.session.reset:
                         yield callee, event
                 elif depth > 0:
                     yield from self._commits(callee, event.place, event.identity, depth - 1)
+
+    def _does_nothing_else(self, by: FunctionFlow, commit: Event) -> bool:
+        """Whether a function is only another word for commit(): its callers know what they call it for."""
+        bodies, body = self._project.table.bodies, by.reference.function.body
+        path = tuple(commit.text.removesuffix("()").split("."))[:-1]
+        targets = [target for item in bodies.statements(body) if isinstance(item, ir.Assign) for target in item.targets]
+        return all([isinstance(target, ir.Name) and len(target.path) == 1 for target in targets]) and all(
+            [
+                is_calm(call.function) or (path_of(call.function)[:-1] == path and path_of(call.function)[-1] in _ENDS)
+                for call in bodies.calls(body)
+            ]
+        )
 
     def _goes_on_inside(self, flow: FunctionFlow, event: Event) -> bool:
         """Whether what is called writes or commits again after its commit."""
