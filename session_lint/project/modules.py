@@ -47,12 +47,7 @@ class Module:
     def _collect(self, body: tuple[ir.Stmt, ...]) -> None:
         for statement in ir.statements(body):
             if isinstance(statement, ir.Import):
-                for local, dotted in statement.bindings:
-                    if local == "*":
-                        self.stars.append(dotted)
-                    else:
-                        self.imports.setdefault(local, dotted)
-                        self.targets.append(dotted)
+                self._import(statement)
             elif isinstance(statement, ir.Define):
                 definition = statement.definition
                 if isinstance(definition, ir.Function):
@@ -101,10 +96,17 @@ class Module:
                     self.classes[definition.qualname] = definition
                     self._collect_members(definition)
             elif isinstance(statement, ir.Import):
-                for local, dotted in statement.bindings:
-                    if local != "*":
-                        self.imports.setdefault(local, dotted)
-                        self.targets.append(dotted)
+                self._import(statement)
+
+    def _import(self, statement: ir.Import) -> None:
+        for local, dotted in statement.bindings:
+            # How Flask's extensions were imported before Flask 1.0.
+            name = dotted.replace("flask.ext.", "flask_", 1) if dotted.startswith("flask.ext.") else dotted
+            if local == "*":
+                self.stars.append(name)
+            else:
+                self.imports.setdefault(local, name)
+                self.targets.append(name)
 
     def _collect_members(self, definition: ir.Class) -> None:
         for statement in ir.statements(definition.body):
