@@ -9,6 +9,7 @@ from session_lint.flow.values import (
     Borrowed,
     Dependency,
     Extension,
+    Factory,
     Items,
     Opened,
     Path,
@@ -93,7 +94,7 @@ class Fields:
                 if not (isinstance(target, ir.Name) and len(target.path) == 2 and target.path[0] == me):
                     continue
                 field = target.path[1]
-                if fields.get(field) is not None:
+                if fields.get(field) is not None and not isinstance(fields[field], Factory):
                     continue
                 if local is None:
                     local = {**self._statics.results.locals(FunctionRef(module, method)), me: None}
@@ -102,11 +103,20 @@ class Fields:
                     value = self._statics.annotations.instance(module, statement.annotation)
                 if value is None and not isinstance(statement.value, ir.Constant):
                     kind = shapes.recognise(field, seen.get((me, field)), self._statics.uses_sqlalchemy(module))
-                    value = Borrowed(kind) if kind else None
+                    value = Borrowed(kind) if kind else self._passed_in(FunctionRef(module, method), statement.value)
+                if field in fields and not isinstance(value, Registry):
+                    continue  # `self.make = scoped_session(self.make)` is the last word about it
                 if isinstance(value, Opened) and method.name == "__init__":
                     self.kept.setdefault(id(reference.definition), {})[field] = "instance"
                 if value is not None:
                     fields[field] = _settled(value, (module.name, reference.definition.qualname, field))
+
+    def _passed_in(self, method: FunctionRef, node: ir.Expr | None) -> Value:
+        """`self.handle = handle`: what those who make objects hand in, if the parameter doesn't say what it is."""
+        if method.function.name != "__init__" or not isinstance(node, ir.Name):
+            return None
+        untyped = [(item.name,) for item in method.function.parameters[1:] if item.annotation is None]
+        return self._statics.call_sites.given(method, node.path[0]) if node.path in untyped else None
 
 
 def _settled(value: Value, identity: tuple[str, ...]) -> Value:
