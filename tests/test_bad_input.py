@@ -41,6 +41,7 @@ CASES: dict[str, tuple[str | bytes, tuple[str, int, int] | None]] = {
     "surrogate.py": (GOOD + 'x = "\\ud800"\n', None),
     "long_line.py": (GOOD + "x = [" + "1, " * 100_000 + "]\n", None),
     "many_branches.py": (GOOD + "if x:\n  pass\n" + "".join(f"elif x == {n}:\n  pass\n" for n in range(2_000)), None),
+    "class_head.py": (GOOD + "class Own(\n    Session,\n): pass\n", None),
     "line\nbreak.py": (GOOD, None),
     "syntax.py": (IMPORT + "def f(:\n", ("is not valid Python: invalid syntax", 2, 7)),
     "syntax_elsewhere.py": ("def f(:\n", ("is not valid Python: invalid syntax", 1, 7)),

@@ -11,6 +11,7 @@ from session_lint.flow.errors import Error
 from session_lint.flow.evaluation import Evaluation
 from session_lint.flow.outcome import Outcome, Raises
 from session_lint.flow.state import BROKEN, FAILED, SUSPECT, Mark, State, States
+from session_lint.flow.values import Path, Truth
 from session_lint.ir_queries import path_of
 from session_lint.project.modules import FunctionRef
 
@@ -114,8 +115,10 @@ class Exceptions(Evaluation):
         result: Outcome,
     ) -> None:
         states = States()
+        named: Path = (handler.name,) if handler.name and self._is_kept(handler) else ()
         for state, caught in pairs:
-            states.add(self._swallow(state, caught, node, handler, expected))
+            after = self._swallow(state, caught, node, handler, expected)
+            states.add(after.bind(named, Truth(True)) if named else after)
         inner = Outcome()
         self._current_errors.append(error)
         self._error_names.append(handler.name or "")
@@ -123,7 +126,16 @@ class Exceptions(Evaluation):
             self.run_block(handler.body, states, inner)
         self._error_names.pop()
         self._current_errors.pop()
+        if named:  # Python forgets the name, too
+            for way in ("normal", "breaks", "continues"):
+                setattr(inner, way, States([state.bind(named, None) for state in getattr(inner, way)]))
         result.update(inner)
+
+    def _is_kept(self, handler: ir.Handler) -> bool:
+        """Whether a handler gives its error another name: `failed = error`, which somebody may ask for later."""
+        wanted = ir.Name((handler.name or "",))
+        statements = self.project.table.bodies.statements(handler.body)
+        return any([isinstance(item, ir.Assign) and item.value == wanted for item in statements])
 
     def _swallow(self, state: State, error: Error, node: ir.Try, handler: ir.Handler, expected: bool) -> State:
         """Remember who caught a session's failure; an author who expects database errors proves they happen."""

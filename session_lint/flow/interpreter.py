@@ -33,13 +33,13 @@ from typing import TYPE_CHECKING
 
 from session_lint import ir
 from session_lint.flow.answers import said
-from session_lint.flow.emptiness import Emptiness
 from session_lint.flow.entry import entry_states
 from session_lint.flow.errors import Error
 from session_lint.flow.exceptions import Exceptions
 from session_lint.flow.liveness import Liveness
 from session_lint.flow.objects import element_of
 from session_lint.flow.outcome import Outcome
+from session_lint.flow.plain_values import PlainValues
 from session_lint.flow.result import Exit, FunctionFlow
 from session_lint.flow.state import BROKEN, SessionState, State, States
 from session_lint.flow.values import (
@@ -88,7 +88,7 @@ class Interpreter(Exceptions):
             ir.Define: self._define,
         }
         self._liveness = Liveness(project.table.bodies, self.function, self.local_names)
-        self._emptiness = Emptiness(project.table.bodies, self.function)
+        self._plain_values = PlainValues(project.table.bodies, self.function)
 
     def run(self, begun: int = 0, constants: tuple[tuple[str, Value], ...] = ()) -> FunctionFlow:
         """Interpret the function from its entry.
@@ -144,8 +144,9 @@ class Interpreter(Exceptions):
                     pairs = [(ready, held)]
                 elif value is None and len(node.targets) == 1:
                     pairs = self.shaped(node.targets[0], node.value, after)
-                if value is None and self._emptiness.of(node.targets[0], node.value):
-                    pairs = [(ready, Truth(False)) for ready, _ in pairs]
+                if value is None:
+                    plain = self._plain_values.of(node.targets[0], node.value)
+                    pairs = pairs if plain is None else [(ready, plain) for ready, _ in pairs]
                 for ready, held in pairs:
                     for target in node.targets:
                         ready = self._evaluate_target(target, ready, outcome)
@@ -170,11 +171,12 @@ class Interpreter(Exceptions):
 
     def _expression_statement(self, node: ir.Expression, states: States) -> Outcome:
         outcome = Outcome()
+        grown = self._plain_values.grown(node)
         for state in states:
             for after, value in self.evaluate(node.value, state, outcome, "dropped"):
                 if isinstance(value, Coroutine):
                     self.not_awaited(value, after)
-                outcome.normal.add(after)
+                outcome.normal.add(after.bind((grown,), Truth(True)) if grown else after)
         return outcome
 
     def _return(self, node: ir.Return, states: States) -> Outcome:

@@ -8,12 +8,14 @@ whichever files the run is about.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from session_lint import ir
 from session_lint.flow.contracts import Contract, contract_of
 from session_lint.flow.result import FunctionFlow
 from session_lint.flow.values import Const, Registry, Session, Truth, Value
+from session_lint.project.bodies import Bodies
 from session_lint.project.modules import FunctionRef
 from session_lint.project.provider import UNSEEN, Provider, provider_of
 
@@ -145,17 +147,20 @@ class Summaries:
                 value = given[parameter.name] if parameter.name in given else _default(parameter)
                 if isinstance(value, Const):
                     found.setdefault(parameter.name, value)
-                elif isinstance(value, (Session, Registry)):
+                elif isinstance(value, (Session, Registry)) and (_default(parameter) or _is_optional(parameter)):
                     found.setdefault(parameter.name, Truth(True))
         return tuple(found.items())
 
     def _decides(self, reference: FunctionRef) -> frozenset[str]:
-        """The parameters that may be None, True or False and that the function's conditions ask for."""
+        """The parameters that the function's conditions ask for, and flags that it hands on to others."""
         key = id(reference.function)
         if key not in self._deciding:
-            names = {item.name for item in reference.function.parameters if _default(item) or _is_optional(item)}
-            asked = {name for name in names if _asks_for(reference.function.body, name)} if names else set()
-            self._deciding[key] = frozenset(asked)
+            bodies, function = self._project.table.bodies, reference.function
+            asked = {name for test in _tests(bodies, function) for name in _plain_names(ir.expressions(test))}
+            handed = [argument.value for call in bodies.calls(function.body) for argument in call.arguments]
+            flags = {item.name for item in function.parameters if _default(item) not in (None, Const(None))}
+            found = asked.intersection([item.name for item in function.parameters])
+            self._deciding[key] = frozenset(found | flags.intersection(_plain_names(handed)))
         return self._deciding[key]
 
 
@@ -175,13 +180,17 @@ def _is_optional(parameter: ir.Parameter) -> bool:
     )
 
 
-def _asks_for(body: tuple[ir.Stmt, ...], name: str) -> bool:
-    """Whether a condition mentions the name."""
-    for statement in ir.statements(body):
-        tests: list[ir.Expr] = [statement.test] if isinstance(statement, (ir.If, ir.While)) else []
-        tests += [part.test for part in ir.expressions(statement) if isinstance(part, ir.Conditional)]
-        tests += [part for part in ir.expressions(statement) if isinstance(part, ir.Boolean)]
-        for test in tests:
-            if any([isinstance(part, ir.Name) and part.path == (name,) for part in ir.expressions(test)]):
-                return True
-    return False
+def _tests(bodies: Bodies, function: ir.Function) -> Iterator[ir.Expr]:
+    """What the function's conditions ask."""
+    for statement, nodes in bodies.parts(function.body):
+        if isinstance(statement, (ir.If, ir.While)):
+            yield statement.test
+        for part in nodes:
+            if isinstance(part, ir.Conditional):
+                yield part.test
+            elif isinstance(part, ir.Boolean):
+                yield part
+
+
+def _plain_names(nodes: Iterable[ir.Expr]) -> set[str]:
+    return {node.path[0] for node in nodes if isinstance(node, ir.Name) and len(node.path) == 1}

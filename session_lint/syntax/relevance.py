@@ -265,7 +265,9 @@ class _Reader:
         """A class with only the members that may matter; None where it can't be cut (it stands on one line)."""
         first = statement.body[0]
         begin = _first_line(first)
-        if begin <= statement.lineno or any([len(group) > 1 for group in _groups(statement.body)]):
+        # Of a head on several lines the last one may hold the body, too: `class Users(\n    Base,\n): pass`.
+        behind = self.text.between(begin, begin).encode()[: first.col_offset].strip()
+        if begin <= statement.lineno or behind or any([len(group) > 1 for group in _groups(statement.body)]):
             return None
         touches = self._has_word(statement) or self._may_hold(statement)
         holds = self._has_init_session(statement)
