@@ -6,14 +6,26 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from session_lint import ir
+from session_lint.flow import errors, result
 from session_lint.flow import operations as ops
-from session_lint.flow import result
 from session_lint.flow.contracts import Contract, compose, marks_of
 from session_lint.flow.effects import is_active
 from session_lint.flow.errors import Error
 from session_lint.flow.foreign_calls import ForeignCalls
 from session_lint.flow.outcome import Outcome
-from session_lint.flow.state import ENTRY, FAILED, INACTIVE, NONE, OPEN, Mark, Pairs, SessionState, State
+from session_lint.flow.state import (
+    BROKEN,
+    CLOSED,
+    ENTRY,
+    FAILED,
+    INACTIVE,
+    NONE,
+    OPEN,
+    Mark,
+    Pairs,
+    SessionState,
+    State,
+)
 from session_lint.flow.values import (
     Arguments,
     Borrowed,
@@ -154,6 +166,8 @@ class ContractCalls(ForeignCalls):
             if root in identities:
                 identity = identities[root]
                 session = state.sessions[identity]
+                if session.transaction in BROKEN and self._recovers(contract, root):
+                    continue
                 checked = self.check_use(session, self.flow.sessions[identity], ops.READ, place, label, state, outcome)
                 if not session.touched:
                     self.flow.first_uses.add(identity)
@@ -207,6 +221,17 @@ class ContractCalls(ForeignCalls):
             else:
                 outcome.raises.add(after, Error(way.error, place, label))
         return list(states.values())
+
+    def _recovers(self, contract: Contract, root: Path) -> bool:
+        """Whether the callee does nothing but end the session's transaction, and rolls back if that fails."""
+        seen = self.project.statics.usage(contract.reference).get(root)
+        if seen is None or not seen.methods <= ops.ENDING:
+            return False
+        for way in contract.ways:
+            left = [effect.transaction for known, effect in way.sessions if known == root]
+            if way.error in (errors.DATABASE, errors.INTEGRITY) or not left or left[0] not in (NONE, CLOSED):
+                return False
+        return True
 
     def session_behind(
         self, root: Path, contract: Contract, bindings: dict[str, Value], receiver: Value, state: State, place: ir.Place

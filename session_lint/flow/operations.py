@@ -66,6 +66,9 @@ QUERY_READS = frozenset(
 QUERY_WRITES = frozenset({"update", "delete", "insert"})
 MAY_FIND_NOTHING = frozenset({"one", "scalar_one", "get_one", "first_or_404", "one_or_404", "get_or_404"})
 
+ENDING = frozenset({"flush", "commit", "rollback", "close", "remove"})
+"""Methods of which a helper may consist that does nothing but end somebody's transaction."""
+
 CALM_FUNCTIONS = frozenset(
     "print len str repr bool list dict set tuple isinstance issubclass hasattr range enumerate zip sorted reversed "
     "super type id getattr setattr callable any all min max sum format vars partial cast".split()

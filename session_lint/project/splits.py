@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from session_lint.project.link import Project
 
 _CALM = ops.CALM_FUNCTIONS | ops.CALM_METHODS | ops.CALM_OBJECTS
-_ENDS = frozenset({"commit", "rollback", "flush", "close"})
 _MAX_DEPTH = 4
 """How many calls deep the commit is looked for."""
 
@@ -121,14 +120,16 @@ class Splits:
     def _does_nothing_else(self, by: FunctionFlow, commit: Event) -> bool:
         """Whether a function is only another word for commit(): its callers know what they call it for."""
         bodies, body = self._project.table.bodies, by.reference.function.body
-        path = tuple(commit.text.removesuffix("()").split("."))[:-1]
-        targets = [target for item in bodies.statements(body) if isinstance(item, ir.Assign) for target in item.targets]
-        return all([isinstance(target, ir.Name) and len(target.path) == 1 for target in targets]) and all(
-            [
-                is_calm(call.function) or (path_of(call.function)[:-1] == path and path_of(call.function)[-1] in _ENDS)
-                for call in bodies.calls(body)
-            ]
-        )
+        session = tuple(commit.text.removesuffix("()").split("."))[:-1]
+        for statement in bodies.statements(body):
+            targets = statement.targets if isinstance(statement, ir.Assign) else ()
+            if any([not isinstance(target, ir.Name) or len(target.path) > 1 for target in targets]):
+                return False
+        for call in bodies.calls(body):
+            path = path_of(call.function)
+            if not is_calm(call.function) and not (path[:-1] == session and path[-1] in ops.ENDING):
+                return False
+        return True
 
     def _goes_on_inside(self, flow: FunctionFlow, event: Event) -> bool:
         """Whether what is called writes or commits again after its commit."""
