@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Iterator
+from functools import cached_property
 
 from session_lint import ir
 from session_lint.findings import Confidence
@@ -15,6 +16,7 @@ from session_lint.project.aliases import Aliases
 from session_lint.project.call_graph import CallGraph
 from session_lint.project.committers import Committers
 from session_lint.project.constructors import Constructors
+from session_lint.project.databases import is_only_sqlite
 from session_lint.project.decorators import Decorators
 from session_lint.project.dependencies import Dependencies
 from session_lint.project.entry_points import EntryPoints
@@ -181,6 +183,11 @@ class Project:
                 for part in self.expressions(module)
             ) or self.imports("zope.sqlalchemy")
         return self._zope
+
+    @cached_property
+    def is_only_sqlite(self) -> bool:
+        """Whether the project works with SQLite alone."""
+        return is_only_sqlite(self)
 
     def expressions(self, module: Module) -> Iterator[ir.Expr]:
         """All expressions of a module, and of its functions."""

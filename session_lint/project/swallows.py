@@ -112,7 +112,7 @@ class Swallows:
 
     def _of_reads(self, flow: FunctionFlow, identity: Path, swallower: Swallower) -> Confidence:
         """How sure it is that somebody suffers from a read that may have failed in a callee."""
-        if not guards_alone(self._project.table, swallower.flow, swallower.session):
+        if self._project.is_only_sqlite or not guards_alone(self._project.table, swallower.flow, swallower.session):
             return Confidence.POSSIBLE
         return flow.sessions[identity].certainty.at_most(Confidence.LIKELY)
 
@@ -150,12 +150,19 @@ class Swallows:
             if event.detail == operations.LOAD:
                 certainty = certainty.at_most(Confidence.LIKELY)
             if event.session.transaction != FAILED:
-                is_meant = not _is_attempt(event) and (
-                    guards_alone(self._project.table, flow, event.session)
-                    or (event.detail in _SAVING and hands_over(self._project.table, flow, event.session))
-                )
+                is_meant = not _is_attempt(event) and self._is_meant(flow, event)
                 certainty = certainty.at_most(Confidence.LIKELY if is_meant else Confidence.POSSIBLE)
             yield Reuse(event, event.session, certainty)
+
+    def _is_meant(self, flow: FunctionFlow, event: Event) -> bool:
+        """Whether a handler has been written for the read that may have failed, and the session suffers from it."""
+        assert event.session is not None
+        table = self._project.table
+        if event.detail in _SAVING and hands_over(table, flow, event.session):
+            return True
+        # A commit of nothing ends an aborted transaction without an error, as a rollback does.
+        loses = event.detail != operations.COMMIT or event.session.dirty
+        return loses and not self._project.is_only_sqlite and guards_alone(table, flow, event.session)
 
     def _asks(self, flow: FunctionFlow, event: Event) -> bool:
         """Whether a caller tests what the call has given back, of which is not known what it says, and leaves."""

@@ -87,7 +87,13 @@ def _strings(self: Lowering, node: cst.ConcatenatedString) -> ir.Expr:
 def _formatted(self: Lowering, node: cst.FormattedString) -> ir.Expr:
     is_text = any([isinstance(part, cst.FormattedStringText) and part.value.strip() for part in node.parts])
     opaque = self.opaque(children(node))
-    return opaque._replace(is_text=True) if is_text and isinstance(opaque, ir.Opaque) else opaque
+    if is_text and isinstance(opaque, ir.Opaque):
+        first = node.parts[0]
+        text = first.value if isinstance(first, cst.FormattedStringText) else ""
+        # How the URL of a database begins.
+        parts = (ir.Constant(text), *opaque.parts) if "://" in text else opaque.parts
+        return opaque._replace(parts=parts, is_text=True)
+    return opaque
 
 
 @visits_expression(cst.Tuple, cst.List, cst.Set)
