@@ -126,9 +126,10 @@ class ContractCalls(ForeignCalls):
     ) -> list[Value]:
         """The arguments that are or hold a session without the callee knowing it: it may use them in any way."""
         unknown: list[Value] = []
+        kept = self.project.table.bodies.only_stored(reference.function.body)
         parameters = {parameter.name: parameter for parameter in reference.function.parameters}
         for name, value in bindings:
-            if not carries_session(value) or any([path[0] == name for path in contract.known]):
+            if not carries_session(value) or name in kept or any([path[0] == name for path in contract.known]):
                 continue
             if isinstance(value, Instance):
                 parameter = parameters.get(name)

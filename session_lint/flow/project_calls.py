@@ -105,6 +105,10 @@ class ProjectCalls(ContractCalls):
                 returned = [
                     (self.lend_indirectly(value, node, label, after, outcome), answer) for after, answer in returned
                 ]
+        stored = self.project.table.bodies.stored(function.body)
+        for name, value in bindings if stored else ():
+            if name in stored and carries_session(value):
+                returned = [(self.hand_over(value, after), answer) for after, answer in returned]
         value = self._result(callee, bindings)
         if contract.returned is not None and returned_as is not None and returned_as in state.sessions:
             value = contract.returned._replace(identity=returned_as)

@@ -19,6 +19,7 @@ class Bodies:
         self._parts: dict[int, list[tuple[ir.Stmt, list[ir.Expr]]]] = {}
         self._calls: dict[int, list[ir.Call]] = {}
         self._names: dict[int, tuple[ir.Function, set[str]]] = {}
+        self._stored: dict[int, frozenset[str]] = {}
 
     def statements(self, body: Body) -> list[ir.Stmt]:
         """All statements below a body, in the order of the source, without those of nested definitions."""
@@ -54,3 +55,25 @@ class Bodies:
         if known is None:
             known = self._names[id(function)] = (function, names_in(function))
         return known[1]
+
+    def stored(self, body: Body) -> frozenset[str]:
+        """The names whose values a body puts into objects: `book.session = session`, `cache[key] = session`."""
+        found = self._stored.get(id(body))
+        if found is None:
+            found = self._stored[id(body)] = frozenset(
+                [
+                    statement.value.path[0]
+                    for statement in self.statements(body)
+                    if isinstance(statement, ir.Assign)
+                    and isinstance(statement.value, ir.Name)
+                    and len(statement.value.path) == 1
+                    and any([not isinstance(target, ir.Name) or len(target.path) > 1 for target in statement.targets])
+                ]
+            )
+        return found
+
+    def only_stored(self, body: Body) -> frozenset[str]:
+        """Those of them that no call gets or is made on."""
+        stored = self.stored(body)
+        parts = [part for call in self.calls(body) for part in ir.expressions(call)] if stored else []
+        return stored - {part.path[0] for part in parts if isinstance(part, ir.Name)}
