@@ -68,6 +68,7 @@ EXTENSIONS = (
     "flask_sqlalchemy.SQLAlchemy",
     "flask_sqlalchemy.extension.SQLAlchemy",
     "flask_sqlalchemy_lite.SQLAlchemy",
+    "sqlalchemy_helpers.flask_ext.DatabaseExtension",
 )
 
 DEPENDS = ("fastapi.Depends", "fastapi.params.Depends", "fastapi.Security", "fastapi.param_functions.Depends")
