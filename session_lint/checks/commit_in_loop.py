@@ -65,10 +65,12 @@ def _confidence(flow: FunctionFlow, event: Event, loop: ir.For) -> Confidence:
 
 def _deletes(flow: FunctionFlow, loop: ir.For) -> list[ir.Place]:
     """Where a loop over rows of the database deletes its own row."""
-    sources: list[ir.Expr] = [loop.iterable]
-    for statement in ir.statements(flow.reference.function.body):
-        if isinstance(statement, ir.Assign) and statement.value is not None and loop.iterable in statement.targets:
-            sources.append(statement.value)
+    sources = [loop.iterable]
+    sources += [
+        statement.value
+        for statement in ir.statements(flow.reference.function.body)
+        if isinstance(statement, ir.Assign) and statement.value is not None and loop.iterable in statement.targets
+    ]
     if not any([_asks_database(part) for source in sources for part in ir.expressions(source)]):
         return []
     calls = [part for statement in ir.statements(loop.body) for part in own_expressions(statement)]
