@@ -129,6 +129,8 @@ class ForeignCalls(SessionCalls):
             if value is not None:
                 return [(state, value)]
         if isinstance(callee, ExternalValue) and _builds(callee.name):
+            if callee.name.startswith("sqlalchemy.event."):  # the session is not used, but listened to
+                arguments = tuple([given for given in arguments if not isinstance(given[1], Session)])
             pairs = self.unknown_call(node, arguments, state, outcome, call_text(node), True)
             return [(after, ExternalValue(f"{callee.name}()")) for after, _ in pairs]
         calm = calm or is_calm(node.function)
