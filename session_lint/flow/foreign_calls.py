@@ -21,10 +21,12 @@ from session_lint.flow.state import (
     State,
 )
 from session_lint.flow.values import (
+    JOINED,
     Arguments,
     Closure,
     Coroutine,
     ExternalValue,
+    Factory,
     Generator,
     Instance,
     Manager,
@@ -124,6 +126,8 @@ class ForeignCalls(SessionCalls):
             if isinstance(value, Opened):
                 state, identity = self.open(value.type, node.place, state, call_text(node))
                 return [(state, Session(identity))]
+            if isinstance(value, Factory) and self.joins_connection(arguments):
+                value = Factory(value.type._replace(commits=JOINED))
             if isinstance(value, Registry):
                 value = value._replace(identity=(self.module.name, f"@{node.place[0]}:{node.place[1]}"))
             if value is not None:

@@ -64,6 +64,10 @@ _GIVES = {"execute": ROWS, "scalars": SCALARS, "scalar": OBJECT, "exec": SCALARS
 _OF_COLUMNS = frozenset({"with_entities", "add_columns", "add_column", "add_entity", "values"})
 """Methods of queries that ask for something else than mapped objects."""
 
+_CONNECTIONS = (("connection",), ("conn",), ("_connection",), ("_conn",))
+_OF_MIGRATION = ("op", "get_bind")
+"""Alembic opens the connection of a migration, and closes it."""
+
 
 class SessionCalls(Variables):
     """Applies methods of sessions, and of what sessions, engines and session generators return."""
@@ -208,6 +212,21 @@ class SessionCalls(Variables):
             state, identity = self.open(kind, node.place, state, call_text(node))
             return [(state, Session(identity))]
         return [(state, None)]
+
+    def joins_connection(self, arguments: Arguments) -> bool:
+        """`Session(bind=connection)`: a session on somebody else's transaction."""
+        return any([name in (None, "bind") and self._is_connection(value, node) for name, value, node in arguments])
+
+    def _is_connection(self, value: Value, node: ir.Expr) -> bool:
+        if isinstance(value, Session):
+            return True
+        assigned = [
+            statement.value
+            for statement in self.project.table.bodies.statements(self.function.body)
+            if isinstance(statement, ir.Assign) and statement.value is not None and node in statement.targets
+        ]
+        paths = [path_of(each.function if isinstance(each, ir.Call) else each) for each in (node, *assigned)]
+        return any([path[-2:] == _OF_MIGRATION or path[-1:] in _CONNECTIONS for path in paths])
 
     def generator_method(self, owner: Generator, name: str, node: ir.Call, state: State, outcome: Outcome) -> Pairs:
         if name in ("__next__", "__anext__", "send", "asend"):
