@@ -11,9 +11,11 @@ from session_lint.flow.liveness import ASKED
 from session_lint.flow.managers import Managers
 from session_lint.flow.outcome import Outcome
 from session_lint.flow.state import (
+    BROKEN,
     CLOSED,
     ENTRY,
     INACTIVE,
+    NONE,
     Pairs,
     State,
     distinct,
@@ -79,6 +81,9 @@ class Conditions(Managers):
         for after, value in self.evaluate(node, state, outcome, "tested"):
             if isinstance(value, Method):
                 pairs += self._asked_of(value, after)
+                continue
+            if isinstance(node, ir.Name) and node.path[-1] == "connection_invalidated":
+                pairs += [(_reconnecting(after), True), (after, False)]
                 continue
             verdict = truth(value)
             is_open = verdict is None and (value is None or isinstance(value, Loaded))
@@ -179,3 +184,11 @@ class Conditions(Managers):
                 else:
                     pairs.append((after, verdict if verdict is None else verdict is not negated))
         return pairs
+
+
+def _reconnecting(state: State) -> State:
+    """`if error.connection_invalidated:`: what is sent next gets a new connection."""
+    for identity, session in state.sessions.items():
+        if session.transaction in BROKEN and not session.begun:
+            state = state.set(identity, session._replace(transaction=NONE))
+    return state

@@ -14,6 +14,8 @@ from session_lint.flow.sql_statements import SqlStatements, names_class
 from session_lint.flow.state import (
     BROKEN,
     CLOSED,
+    ENTRY,
+    NONE,
     OPEN,
     Pairs,
     State,
@@ -130,6 +132,7 @@ class SessionCalls(Variables):
             after = self.adopt(node.arguments[0].value, identity, after)
         elif kind in (ops.CLOSE, ops.REMOVE) or name == "expunge_all":
             after = self.disown(identity, after)
+            after = _emptied(identity, after) if name == "expunge_all" else after
         elif name == "expunge" and node.arguments:
             after = self.disown(identity, after, path_of(node.arguments[0].value))
         if name == "run_sync":
@@ -263,3 +266,11 @@ class SessionCalls(Variables):
         place = call_place(node)
         if info.origin == result.LOCAL and info.place == place and node.name not in _KEEPING:
             self.event(result.UNNAMED, place, session.identity, info.name, state.sessions[session.identity])
+
+
+def _emptied(identity: Path, state: State) -> State:
+    """`session.expunge_all()` before anything was flushed: nothing is left to be written."""
+    session = state.sessions[identity]
+    if session.transaction not in (NONE, ENTRY):
+        return state
+    return state.set(identity, session._replace(dirty=False, pending=False).mark(wrote=None))
