@@ -13,6 +13,7 @@ from session_lint.flow.effects import in_transaction
 from session_lint.flow.result import Event, FunctionFlow
 from session_lint.flow.state import ENTRY, Mark
 from session_lint.flow.values import Path
+from session_lint.ir_queries import own_expressions, path_of
 from session_lint.project.versions import SQLALCHEMY
 
 _REMEDY = "end it first with commit() or rollback(), leave the begin() out and commit at the end, or use begin_nested()"
@@ -38,8 +39,20 @@ def _refuses(context: Context, flow: FunctionFlow, event: Event) -> bool:
     version = context.project.versions.of(context.module.path, SQLALCHEMY)
     is_old = version is not None and version.at_least(2) is False
     if flow.sessions[event.identity].type.role == "connection":
-        return not is_old
+        return not is_old and not _sends_text(flow, event.identity)
     return not (is_old and context.project.mentions_autocommit())
+
+
+def _sends_text(flow: FunctionFlow, identity: Path) -> bool:
+    """`conn.execute("SELECT 1")`: SQLAlchemy 2 refuses it, so this is written for an older one."""
+    execute = (*flow.sessions[identity].name.split("."), "execute")
+    for statement in ir.statements(flow.reference.function.body):
+        for part in own_expressions(statement):
+            if isinstance(part, ir.Call) and path_of(part.function) == execute and part.arguments:
+                text = part.arguments[0].value
+                if isinstance(text, ir.Constant) or (isinstance(text, ir.Opaque) and text.is_text):
+                    return True
+    return False
 
 
 def _used_here(context: Context, flow: FunctionFlow, event: Event, always: bool) -> Finding:

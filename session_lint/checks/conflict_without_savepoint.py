@@ -48,7 +48,7 @@ def _rolled_back(context: Context, flow: FunctionFlow) -> Iterator[Finding]:
         if attempt is None or event.place in told or (event.session is not None and event.session.savepoints):
             continue
         loss = _loss(flow, event)
-        own = [loss] if loss is not None and _is_other_work(flow, loss, attempt) else []
+        own = [loss] if loss is not None and _is_other_work(flow, loss, attempt, event) else []
         losses = own or list(_of_callers(context, flow, event))
         if losses:
             told.add(event.place)
@@ -78,12 +78,24 @@ def _loss(flow: FunctionFlow, event: Event) -> Loss | None:
     return None
 
 
-def _is_other_work(flow: FunctionFlow, loss: Loss, attempt: ir.Try) -> bool:
+def _is_other_work(flow: FunctionFlow, loss: Loss, attempt: ir.Try, rollback: Event) -> bool:
     """Whether more is lost than what was tried: by a loop, or by a write that was not the only one."""
     if loss.again or ir.within(loss.wrote.place, attempt.place):
         return loss.again
+    if _is_tried_again(loss, attempt, rollback):
+        return False
     first, last = loss.wrote.place, attempt.body[-1].place
     return any([event.kind == result.WROTE and first < event.place <= last for event in flow.events])
+
+
+def _is_tried_again(loss: Loss, attempt: ir.Try, rollback: Event) -> bool:
+    """Whether the next turn of the loop, which success leaves, does what is lost once more."""
+    for frame in reversed(rollback.frames):
+        if frame.kind in ("for", "while"):
+            succeeding = ir.statements((*attempt.body, *attempt.orelse))
+            leaves = any([isinstance(statement, (ir.Return, ir.Break)) for statement in succeeding])
+            return leaves and ir.within(loss.wrote.place, frame.node.place)
+    return False
 
 
 def _of_callers(context: Context, flow: FunctionFlow, event: Event) -> Iterator[Loss]:

@@ -32,6 +32,8 @@ def check(context: Context) -> Iterator[Finding]:
             has_written = not is_saved and _has_written(flow, event)
             if commits and (is_saved or not (is_own or has_written)) and not _is_swapped(flow, event):
                 continue
+            if commits and not has_written and _writes_again(flow, event):
+                continue
             if not commits and not (is_own and _stays_open(flow, event)):
                 continue
             told.add(event.identity)
@@ -52,14 +54,28 @@ def check(context: Context) -> Iterator[Finding]:
 
 
 def _has_written(flow: FunctionFlow, commit: Event) -> bool:
-    """Whether there is anything that the commit was to save."""
+    """Whether there was anything to save when the session was closed."""
+    return any([_is_before(event, commit) for event in _saving(flow, commit)])
+
+
+def _writes_again(flow: FunctionFlow, commit: Event) -> bool:
+    """`if rows: session.add_all(rows)` between the close and the commit: a unit of work of its own."""
+    return any([event.kind == result.WROTE and not _is_before(event, commit) for event in _saving(flow, commit)])
+
+
+def _saving(flow: FunctionFlow, commit: Event) -> list[Event]:
     kinds = (result.WROTE, result.COMMITTED)
-    return any(
-        [
-            event.kind in kinds and event.identity == commit.identity and event.place < commit.place
-            for event in flow.events
-        ]
-    )
+    return [
+        event
+        for event in flow.events
+        if event.kind in kinds and event.identity == commit.identity and event.place < commit.place
+    ]
+
+
+def _is_before(event: Event, commit: Event) -> bool:
+    """Whether something has happened before the close that the commit comes too late for."""
+    ended = commit.session.witness.ended if commit.session is not None else None
+    return ended is None or event.place < ended.place or ir.within(event.place, ended.place)
 
 
 def _is_swapped(flow: FunctionFlow, commit: Event) -> bool:

@@ -15,6 +15,7 @@ from session_lint.flow.state import (
     distinct,
 )
 from session_lint.flow.values import (
+    JOINED,
     Answer,
     Arguments,
     Borrowed,
@@ -150,10 +151,9 @@ class Calls(DecoratedCalls):
             return self._method(callee, node, arguments, state, outcome, purpose)
         if isinstance(callee, (SessionClass, Factory)):
             kind = opened_with(callee.type, [value for _, value, _ in arguments])
+            if self.joins_connection(arguments):
+                kind = kind._replace(commits=JOINED)
             state, identity = self.open(kind, node.place, state, call_text(node))
-            if _joins_connection(node, arguments):
-                # Its transaction is that of the connection: it commits nothing, and whoever began ends it.
-                state = self.hand_over(Session(identity), state)
             return [(state, Session(identity))]
         if isinstance(callee, Registry):
             path = node.function.path if isinstance(node.function, ir.Name) else ()
@@ -203,6 +203,9 @@ class Calls(DecoratedCalls):
         if isinstance(owner, Factory):
             if name == "begin":
                 return [(state, Manager("open begin", Opened(owner.type), place=node.place))]
+            if name == "configure" and self.joins_connection(arguments):
+                joined = Factory(owner.type._replace(commits=JOINED))
+                return [(state.bind(path_of(node.function)[:-1], joined), None)]
             return [(state, None)]
         if isinstance(owner, Generator):
             return self.generator_method(owner, name, node, state, outcome)
@@ -222,15 +225,3 @@ def _asked(answer: Answer, key: ir.Expr | None, arguments: Arguments) -> Value:
     if answer.holds(key.value) is not False:
         return answer.part(key.value)
     return arguments[1][1] if len(arguments) > 1 else Const(None)
-
-
-def _joins_connection(node: ir.Call, arguments: Arguments) -> bool:
-    """`Session(bind=connection)`: a session on somebody else's transaction."""
-    for argument, (name, value, _) in zip(node.arguments, arguments, strict=True):
-        if name in (None, "bind"):
-            if isinstance(value, Session):
-                return True
-            path = path_of(argument.value.function if isinstance(argument.value, ir.Call) else argument.value)
-            if path and path[-1] in ("connection", "conn", "_connection", "_conn"):
-                return True
-    return False

@@ -11,6 +11,11 @@ from session_lint.flow.liveness import ASKED
 from session_lint.flow.managers import Managers
 from session_lint.flow.outcome import Outcome
 from session_lint.flow.state import (
+    BROKEN,
+    CLOSED,
+    ENTRY,
+    INACTIVE,
+    NONE,
     Pairs,
     State,
     distinct,
@@ -75,7 +80,10 @@ class Conditions(Managers):
         pairs: list[tuple[State, bool | None]] = []
         for after, value in self.evaluate(node, state, outcome, "tested"):
             if isinstance(value, Method):
-                pairs += self._is_active(value, after)
+                pairs += self._asked_of(value, after)
+                continue
+            if isinstance(node, ir.Name) and node.path[-1] == "connection_invalidated":
+                pairs += [(_reconnecting(after), True), (after, False)]
                 continue
             verdict = truth(value)
             is_open = verdict is None and (value is None or isinstance(value, Loaded))
@@ -87,14 +95,17 @@ class Conditions(Managers):
                 pairs.append((after, verdict))
         return pairs
 
-    def _is_active(self, value: Method, state: State) -> list[tuple[State, bool | None]]:
-        """`if not session.is_active`: whether the session has not failed in a flush."""
+    def _asked_of(self, value: Method, state: State) -> list[tuple[State, bool | None]]:
+        """`if not session.is_active`: whether it has not failed in a flush; `if not connection.closed`."""
         owner = value.owner
-        if value.name != "is_active" or not isinstance(owner, (Session, Registry)):
+        if value.name not in ("is_active", "closed") or not isinstance(owner, (Session, Registry)):
             return [(state, None)]
         identity = owner.identity if isinstance(owner, Session) else ("~", *owner.identity)
         if identity not in state.sessions:
             return [(state, None)]
+        if value.name == "closed":
+            transaction = state.sessions[identity].transaction
+            return [(state, transaction == CLOSED if transaction not in (ENTRY, INACTIVE) else None)]
         verdict = is_active(state.sessions[identity])
         ways: list[tuple[State, bool | None]] = [(state, True)] if verdict is not False else []
         return [*ways, (self.inactive(state, identity), False)] if verdict is not True else ways
@@ -139,6 +150,12 @@ class Conditions(Managers):
             return [(after, compared(node, value)) for after, value in self.evaluate(asked, state, outcome, "tested")]
         pairs: list[tuple[State, bool | None]] = []
         for middle, left in self.evaluate(node.left, state, outcome, "tested"):
+            if isinstance(left, Method) and isinstance(node.right, ir.Constant) and isinstance(node.right.value, bool):
+                # `connection.closed is False`
+                is_same = node.right.value is (node.operator in ("is", "=="))
+                asked_of = self._asked_of(left, middle)
+                pairs += [(after, None if verdict is None else verdict is is_same) for after, verdict in asked_of]
+                continue
             for after, right in self.evaluate(node.right, middle, outcome, "tested"):
                 verdict = None
                 if isinstance(node.right, ir.Constant):
@@ -167,3 +184,11 @@ class Conditions(Managers):
                 else:
                     pairs.append((after, verdict if verdict is None else verdict is not negated))
         return pairs
+
+
+def _reconnecting(state: State) -> State:
+    """`if error.connection_invalidated:`: what is sent next gets a new connection."""
+    for identity, session in state.sessions.items():
+        if session.transaction in BROKEN and not session.begun:
+            state = state.set(identity, session._replace(transaction=NONE))
+    return state

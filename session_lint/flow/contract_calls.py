@@ -41,6 +41,7 @@ from session_lint.flow.values import (
 )
 from session_lint.ir_queries import has_decorator, me_of
 from session_lint.project.modules import FunctionRef
+from session_lint.project.passing import leaves_alone
 
 if TYPE_CHECKING:
     from session_lint.project.link import Project
@@ -135,6 +136,8 @@ class ContractCalls(ForeignCalls):
                 parameter = parameters.get(name)
                 if parameter is not None and self.project.parameter(reference, parameter)[0] is not None:
                     continue
+            if isinstance(value, Session) and leaves_alone(self.project.table.bodies, reference.function, name):
+                continue
             unknown.append(value)
         return unknown
 

@@ -28,7 +28,7 @@ from session_lint.flow.state import (
     Witness,
     failed_method,
 )
-from session_lint.flow.values import STATEMENT, Path, SessionType
+from session_lint.flow.values import JOINED, STATEMENT, Path, SessionType
 from session_lint.ir_queries import attributes_in
 from session_lint.project.modules import FunctionRef, Module
 
@@ -107,9 +107,9 @@ class Effects:
             identity,
             SessionState(
                 transaction=NONE,
-                owned=True,
+                owned=kind.commits != JOINED,
                 reset=True,
-                handed=kind.commits == STATEMENT,
+                handed=kind.commits in (STATEMENT, JOINED),
                 witness=Witness(opened=opened),
             ),
         ), identity

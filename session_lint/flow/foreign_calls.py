@@ -21,10 +21,12 @@ from session_lint.flow.state import (
     State,
 )
 from session_lint.flow.values import (
+    JOINED,
     Arguments,
     Closure,
     Coroutine,
     ExternalValue,
+    Factory,
     Generator,
     Instance,
     Manager,
@@ -124,11 +126,15 @@ class ForeignCalls(SessionCalls):
             if isinstance(value, Opened):
                 state, identity = self.open(value.type, node.place, state, call_text(node))
                 return [(state, Session(identity))]
+            if isinstance(value, Factory) and self.joins_connection(arguments):
+                value = Factory(value.type._replace(commits=JOINED))
             if isinstance(value, Registry):
                 value = value._replace(identity=(self.module.name, f"@{node.place[0]}:{node.place[1]}"))
             if value is not None:
                 return [(state, value)]
         if isinstance(callee, ExternalValue) and _builds(callee.name):
+            if callee.name.startswith("sqlalchemy.event."):  # the session is not used, but listened to
+                arguments = tuple([given for given in arguments if not isinstance(given[1], Session)])
             pairs = self.unknown_call(node, arguments, state, outcome, call_text(node), True)
             return [(after, ExternalValue(f"{callee.name}()")) for after, _ in pairs]
         calm = calm or is_calm(node.function)

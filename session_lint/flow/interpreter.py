@@ -42,6 +42,7 @@ from session_lint.flow.outcome import Outcome
 from session_lint.flow.plain_values import PlainValues
 from session_lint.flow.result import Exit, FunctionFlow
 from session_lint.flow.state import BROKEN, SessionState, State, States
+from session_lint.flow.turns import has_turns
 from session_lint.flow.values import (
     Answer,
     Const,
@@ -303,13 +304,14 @@ class Interpreter(Exceptions):
                     entered.add(ready)
 
         element = _common(elements)
+        runs = has_turns(self.project.table.bodies, self.function, node.iterable)
 
         def enter(state: State) -> tuple[list[State], list[State]]:
-            return [self.assign(node.target, element, state, node)], [state]
+            return [self.assign(node.target, element, state, node)], [] if runs else [state]
 
         if entered:
             with self.inside("for", node):
-                self._loop(node.body, entered, enter, outcome, node.orelse)
+                self._loop(node.body, entered, enter, outcome, node.orelse, runs)
         self.run_block(node.orelse, empty, outcome)
         return outcome
 
@@ -320,7 +322,9 @@ class Interpreter(Exceptions):
         enter: Callable[[State], tuple[list[State], list[State]]],
         outcome: Outcome,
         orelse: tuple[ir.Stmt, ...],
+        runs: bool = False,
     ) -> None:
+        """Run a loop. runs: it may end after each turn, but not before the first."""
         seen, done, frontier = States(), States(), States(states)
         outer = {path for state in states for path in state.variables}
         for _ in range(_ROUNDS):
@@ -339,6 +343,8 @@ class Interpreter(Exceptions):
             outcome.normal.update(result.breaks)
             # What a turn has loaded, the next one loads anew before it reads it.
             frontier = States([_without_new(state, outer) for state in (*result.normal, *result.continues)])
+            if runs:
+                done.update(frontier)
         self.run_block(orelse, done, outcome)
 
     # ----------------------------------------------------------------------------------------------- with

@@ -29,6 +29,7 @@ from session_lint.flow.values import (
 )
 from session_lint.ir_queries import call_text, decorator_name, is_abstract, last_name, path_of
 from session_lint.project.modules import ClassRef
+from session_lint.project.passing import passed_on
 
 _PLAIN = frozenset({"staticmethod", "classmethod", "override"})
 """Decorators that leave a coroutine function one."""
@@ -112,6 +113,9 @@ class ProjectCalls(ContractCalls):
         value = self._result(callee, bindings)
         if contract.returned is not None and returned_as is not None and returned_as in state.sessions:
             value = contract.returned._replace(identity=returned_as)
+        if value is None and (passed := passed_on(self.project.table.bodies, function)):
+            given = dict(bindings).get(passed)
+            value = given if isinstance(given, Session) else None
         if loaded is not None and value is None:
             value = loaded
         elif loaded is not None and isinstance(value, Instance):

@@ -14,6 +14,8 @@ from session_lint.flow.sql_statements import SqlStatements, names_class
 from session_lint.flow.state import (
     BROKEN,
     CLOSED,
+    ENTRY,
+    NONE,
     OPEN,
     Pairs,
     State,
@@ -63,6 +65,10 @@ _GIVES = {"execute": ROWS, "scalars": SCALARS, "scalar": OBJECT, "exec": SCALARS
 
 _OF_COLUMNS = frozenset({"with_entities", "add_columns", "add_column", "add_entity", "values"})
 """Methods of queries that ask for something else than mapped objects."""
+
+_CONNECTIONS = (("connection",), ("conn",), ("_connection",), ("_conn",))
+_OF_MIGRATION = ("op", "get_bind")
+"""Alembic opens the connection of a migration, and closes it."""
 
 
 class SessionCalls(Variables):
@@ -126,6 +132,7 @@ class SessionCalls(Variables):
             after = self.adopt(node.arguments[0].value, identity, after)
         elif kind in (ops.CLOSE, ops.REMOVE) or name == "expunge_all":
             after = self.disown(identity, after)
+            after = _emptied(identity, after) if name == "expunge_all" else after
         elif name == "expunge" and node.arguments:
             after = self.disown(identity, after, path_of(node.arguments[0].value))
         if name == "run_sync":
@@ -209,6 +216,21 @@ class SessionCalls(Variables):
             return [(state, Session(identity))]
         return [(state, None)]
 
+    def joins_connection(self, arguments: Arguments) -> bool:
+        """`Session(bind=connection)`: a session on somebody else's transaction."""
+        return any([name in (None, "bind") and self._is_connection(value, node) for name, value, node in arguments])
+
+    def _is_connection(self, value: Value, node: ir.Expr) -> bool:
+        if isinstance(value, Session):
+            return True
+        assigned = [
+            statement.value
+            for statement in self.project.table.bodies.statements(self.function.body)
+            if isinstance(statement, ir.Assign) and statement.value is not None and node in statement.targets
+        ]
+        paths = [path_of(each.function if isinstance(each, ir.Call) else each) for each in (node, *assigned)]
+        return any([path[-2:] == _OF_MIGRATION or path[-1:] in _CONNECTIONS for path in paths])
+
     def generator_method(self, owner: Generator, name: str, node: ir.Call, state: State, outcome: Outcome) -> Pairs:
         if name in ("__next__", "__anext__", "send", "asend"):
             return [self.next_of(owner, node, state)]
@@ -244,3 +266,11 @@ class SessionCalls(Variables):
         place = call_place(node)
         if info.origin == result.LOCAL and info.place == place and node.name not in _KEEPING:
             self.event(result.UNNAMED, place, session.identity, info.name, state.sessions[session.identity])
+
+
+def _emptied(identity: Path, state: State) -> State:
+    """`session.expunge_all()` before anything was flushed: nothing is left to be written."""
+    session = state.sessions[identity]
+    if session.transaction not in (NONE, ENTRY):
+        return state
+    return state.set(identity, session._replace(dirty=False, pending=False).mark(wrote=None))

@@ -16,7 +16,8 @@ class SessionType(NamedTuple):
     """role: "session" or "connection". certainty: how sure we are that it is one at all.
 
     commits: when what was written is committed without a commit(): STATEMENT with the isolation level AUTOCOMMIT, BLOCK
-    if its class does so at the end of a `with` block, "" never.
+    if its class does so at the end of a `with` block, JOINED if it is left to whoever has begun its connection's
+    transaction, "" never.
     """
 
     role: str
@@ -25,7 +26,7 @@ class SessionType(NamedTuple):
     commits: str = ""
 
 
-STATEMENT, BLOCK = "statement", "block"
+STATEMENT, BLOCK, JOINED = "statement", "block", "joined"
 
 
 SESSION = SessionType("session", False, Confidence.CERTAIN)

@@ -68,11 +68,13 @@ class Annotations:
                 if last == "Annotated" and isinstance(item, ir.Call):
                     found = self._statics.expression(module, item)
                     dependency = found if isinstance(found, Dependency) else dependency
-            for item in node.items[:1] if last == "Annotated" else node.items:
-                value, inner = self.annotated(module, item, depth + 1)
-                if value is not None:
-                    return value, dependency or inner
-            return None, dependency
+            members = node.items[:1] if last == "Annotated" else node.items
+            read = [self.annotated(module, item, depth + 1) for item in members]
+            known = [(value, dependency or inner) for value, inner in read if value is not None]
+            if known and _is_session(known[0][0], is_async=True):
+                # `AsyncSession | Session`: what must be awaited of it is not known, so nothing is asked of it.
+                known.sort(key=lambda pair: not _is_session(pair[0], is_async=False))
+            return known[0] if known else (None, dependency)
         if last in ("sessionmaker", "async_sessionmaker", "scoped_session", "async_scoped_session"):
             return self.annotated(module, node.base, depth + 1)
         if last == "Callable" and node.items:
@@ -90,6 +92,10 @@ class Annotations:
         if annotation.base.path[-1] not in _GENERATOR_TYPES or not annotation.items:
             return None
         return self.instance(module, annotation.items[0])
+
+
+def _is_session(value: Value, *, is_async: bool) -> bool:
+    return isinstance(value, Borrowed) and value.type.is_async is is_async
 
 
 def _instance_of(value: Value) -> Value:

@@ -17,6 +17,7 @@ from session_lint.flow.values import (
     Value,
 )
 from session_lint.project import shapes
+from session_lint.project import sqlalchemy_names as names
 from session_lint.project.modules import (
     ClassRef,
     FunctionRef,
@@ -94,7 +95,8 @@ class Fields:
                 if not (isinstance(target, ir.Name) and len(target.path) == 2 and target.path[0] == me):
                     continue
                 field = target.path[1]
-                if fields.get(field) is not None and not isinstance(fields[field], Factory):
+                known = fields.get(field)
+                if known is not None and not isinstance(known, Factory) and not _is_declared(known):
                     continue
                 if local is None:
                     local = {**self._statics.results.locals(FunctionRef(module, method)), me: None}
@@ -104,7 +106,7 @@ class Fields:
                 if value is None and not isinstance(statement.value, ir.Constant):
                     kind = shapes.recognise(field, seen.get((me, field)), self._statics.uses_sqlalchemy(module))
                     value = Borrowed(kind) if kind else self._passed_in(FunctionRef(module, method), statement.value)
-                if field in fields and not isinstance(value, Registry):
+                if field in fields and not isinstance(value, Factory if _is_declared(known) else Registry):
                     continue  # `self.make = scoped_session(self.make)` is the last word about it
                 if isinstance(value, Opened) and method.name == "__init__":
                     self.kept.setdefault(id(reference.definition), {})[field] = "instance"
@@ -117,6 +119,11 @@ class Fields:
             return None
         untyped = [(item.name,) for item in method.function.parameters[1:] if item.annotation is None]
         return self._statics.call_sites.given(method, node.path[0]) if node.path in untyped else None
+
+
+def _is_declared(value: Value) -> bool:
+    """`sessions: scoped_session | None = None`: what is assigned later may be a plain sessionmaker after all."""
+    return isinstance(value, Registry) and value.identity[0] in names.REGISTRIES
 
 
 def _settled(value: Value, identity: tuple[str, ...]) -> Value:

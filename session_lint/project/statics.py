@@ -315,7 +315,9 @@ class Statics:
             # What a type variable stands for is at least its bound.
             bound = [argument.value for argument in node.arguments if argument.name == "bound"]
             bound += [argument.value for argument in node.arguments[1:] if argument.name is None]
-            return self.expression(module, bound[0], local) if bound else None
+            values = [self.expression(module, each, local) for each in bound]
+            plain = [value for value in values if isinstance(value, SessionClass) and not value.type.is_async]
+            return (plain or values or [None])[0]
         if last in ("partial", "cast", "cached", "run_sync") and node.arguments:
             return first if last == "partial" else None
         return None
