@@ -14,9 +14,10 @@ from session_lint.flow import operations as ops
 from session_lint.flow import result
 from session_lint.flow.errors import is_database_type
 from session_lint.flow.result import Exit, FunctionFlow, SessionInfo
-from session_lint.flow.state import FAILED, Mark, SessionState, failed_method
+from session_lint.flow.state import BROKEN, FAILED, Mark, SessionState, failed_method
 from session_lint.flow.values import Path
 from session_lint.project import ownership
+from session_lint.project.guards import catches_failures, handled
 from session_lint.project.swallows import Reuse, Swallower, Use, is_retry
 
 
@@ -154,8 +155,10 @@ def _left_behind(context: Context, flow: FunctionFlow, told: set[tuple[str, ...]
             continue
         for identity, session in way.state.sessions.items():
             info = flow.sessions[identity]
-            if identity in told or session.transaction != FAILED or session.witness.swallowed is None:
+            if identity in told or session.transaction not in BROKEN or session.witness.swallowed is None:
                 continue
+            if session.transaction != FAILED and not catches_failures(context.project.table, flow, session):
+                continue  # A read that may have failed, but the handler may be there for something else.
             if context.project.swallows.swallower(flow, identity, session).flow is not flow:
                 continue
             if info.origin in (result.LOCAL, result.PROVIDED, result.ITERATED):
@@ -171,7 +174,7 @@ def _judge_left(
     if owner.verdict == ownership.CLEANED and not owner.commits and not context.local:
         return
     doubt = owner.confidence
-    if context.local or (_expects_it(flow, session) and info.origin in (result.PARAMETER, result.ATTRIBUTE)):
+    if context.local or (_expects_it(context, flow, session) and info.origin in (result.PARAMETER, result.ATTRIBUTE)):
         # Who catches IntegrityError knows that the session fails here, and leaves it so to everybody else.
         doubt = Confidence.LIKELY
     if owner.commits and _loses_nothing(session):
@@ -197,15 +200,8 @@ def _loses_nothing(session: SessionState) -> bool:
     return not session.dirty and ops.SESSION_METHODS.get(failed_method(session)[1]) == ops.EXECUTE
 
 
-def _expects_it(flow: FunctionFlow, session: SessionState) -> bool:
+def _expects_it(context: Context, flow: FunctionFlow, session: SessionState) -> bool:
     """Whether the handler that swallowed the error names a database error."""
-    swallowed = session.witness.swallowed
-    if swallowed is None:
-        return False
-    for statement in ir.statements(flow.reference.function.body):
-        if isinstance(statement, ir.Try):
-            for handler in statement.handlers:
-                if handler.place == swallowed.place and handler.type is not None:
-                    names = [part.path[-1] for part in ir.expressions(handler.type) if isinstance(part, ir.Name)]
-                    return any([is_database_type(name) for name in names])
-    return False
+    found = handled(context.project.table, flow, session)
+    kinds = ir.expressions(found[1].type) if found is not None and found[1].type is not None else ()
+    return any([isinstance(part, ir.Name) and is_database_type(part.path[-1]) for part in kinds])

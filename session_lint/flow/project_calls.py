@@ -199,8 +199,12 @@ class ProjectCalls(ContractCalls):
         if isinstance(callee.receiver, Instance) and self.project.holds_session(callee.receiver.reference):
             return True
         # A decorator may make something else of it, such as a task or a plain function.
-        names = [decorator_name(each) for each in callee.reference.function.decorators]
-        return all([name in _PLAIN for name in names]) and self.project.works_with_sessions(callee.reference)
+        module, function = callee.reference
+        keeps = [
+            decorator_name(each) in _PLAIN or self.project.decorators.keeps_coroutine(module, each)
+            for each in function.decorators
+        ]
+        return all(keeps) and self.project.works_with_sessions(callee.reference)
 
     def only_method(self, node: ir.Call, arguments: Arguments, state: State) -> Function | None:
         """`plugin.instance.consume(session=session)`: nobody knows what the object is, but one class has such a method.

@@ -61,7 +61,8 @@ _LASTING = frozenset(("app", "application"))
 
 _FACTORY_NAME = re.compile(
     r"^_*(session_?local|async_?session_?local|session_?maker|session_?factory|async_session(_maker|_factory)?|"
-    r"(create|make|new|open)_(\w+_)?session|Session|AsyncSession|db_session_factory|_session_factory|_session_maker)$",
+    r"(create|make|new|open)_(\w+_)?session|Session|AsyncSession|db_session_factory|_session_factory|_session_maker)"
+    r"(_class|_cls)?$",
     re.IGNORECASE,
 )
 
@@ -219,22 +220,30 @@ class Variables(Objects):
         if not isinstance(target, ir.Name) or len(target.path) != 1:
             return [(state, None)]
         keyword = self._keyword(call)
-        if not keyword and not isinstance(call, ir.Call):
+        is_stored = isinstance(call, ir.Subscript) and bool(key_of(call)) and self._is_parameter(call.base)
+        if not keyword and not isinstance(call, ir.Call) and not is_stored:
             return [(state, None)]
         statics = self.project.statics
         seen = statics.usage(self.flow.reference).get(target.path)
         kind = shapes.recognise(target.path[0], seen, statics.uses_sqlalchemy(self.module))
-        if kind is None:
+        if kind is None or seen is None:
             return [(state, None)]
         if keyword:
             return self._given_by_keyword(keyword, kind, call, state)
-        assert isinstance(call, ir.Call)
-        callee = path_of(call.function)
-        if callee and _FACTORY_NAME.match(callee[-1]) and statics.uses_sqlalchemy(self.module):
-            state, identity = self.open(kind, call.place, state, target.path[0])
-            return [(state, Session(identity))]
+        place = place_of(self.statement)
+        if isinstance(call, ir.Call):
+            name, place = (path_of(call.function) or (key_of(call.function),))[-1], call.place
+            if _FACTORY_NAME.match(name) and statics.uses_sqlalchemy(self.module):
+                state, identity = self.open(kind, place, state, target.path[0])
+                return [(state, Session(identity))]
+        elif not seen.methods & shapes.ONLY_DATABASES:
+            return [(state, None)]
         unsure = SessionType(kind.role, kind.is_async, Confidence.LIKELY)
-        return [self.materialise(Borrowed(unsure), state, (target.path[0], "="), call.place, result.ATTRIBUTE)]
+        return [self.materialise(Borrowed(unsure), state, (target.path[0], "="), place, result.ATTRIBUTE)]
+
+    def _is_parameter(self, node: ir.Expr) -> bool:
+        names = [parameter.name for parameter in self.function.parameters]
+        return isinstance(node, ir.Name) and node.path[0] in names
 
     def _keyword(self, node: ir.Expr | None) -> str:
         """`kwargs.get("session")`, `kwargs["session"]`: the keyword that is asked for."""

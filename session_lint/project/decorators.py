@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from session_lint import ir
 from session_lint.flow.result import LENT
 from session_lint.flow.values import Borrowed, Function
+from session_lint.ir_queries import path_of
 from session_lint.project import shapes
 from session_lint.project.modules import FunctionRef, Module
 
@@ -72,6 +73,43 @@ class Decorators:
                     if flow is not None and any([event.kind == LENT for event in flow.events]):
                         return value.reference
         return None
+
+    def keeps_coroutine(self, module: Module, decorator: ir.Expr) -> bool:
+        """Whether a decorator of the project leaves a coroutine function one: what it returns is an `async def`.
+
+        It may return a plain function besides if it asks which of the two it has been given.
+        """
+        depth = 0
+        while isinstance(decorator, ir.Call):
+            decorator, depth = decorator.function, depth + 1
+        value = self._project.statics.expression(module, decorator)
+        if not isinstance(value, Function):
+            return False
+        made = value.reference
+        for _ in range(depth):
+            inner = self._returned(made)
+            if len(inner) != 1 or inner[0] is None:
+                return False
+            made = FunctionRef(made.module, inner[0])
+        kept = [item is not None and item.is_async and not item.is_generator for item in self._returned(made)]
+        asks = any(
+            [
+                path_of(call.function)[-1:] == ("iscoroutinefunction",)
+                for call in self._project.table.bodies.calls(made.function.body)
+            ]
+        )
+        return any(kept) if asks else bool(kept) and all(kept)
+
+    def _returned(self, reference: FunctionRef) -> list[ir.Function | None]:
+        """The nested functions that a function returns; None for anything else."""
+        module, function = reference
+        values: list[ir.Expr | None] = []
+        for statement in self._project.table.bodies.statements(function.body):
+            if isinstance(statement, ir.Return):
+                value = statement.value
+                values += [value.then, value.other] if isinstance(value, ir.Conditional) else [value]
+        names = [".".join(path_of(value)) if value is not None else "" for value in values]
+        return [module.functions.get(f"{function.qualname}.{name}") for name in names]
 
     def injected(self, reference: FunctionRef) -> dict[str, FunctionRef | None]:
         """The parameters that decorators fill with a session, and the wrapper that does; None if it can't be seen."""

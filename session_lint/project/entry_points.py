@@ -27,7 +27,12 @@ _STARTED = {
 OWN_THREAD = (tasks.THREAD, tasks.JOB)
 
 _REGISTERING = {**dict.fromkeys(entry_words.ADDING_ROUTES, REQUEST), **dict.fromkeys(entry_words.ADDING_JOBS, MESSAGE)}
-_BASES = {**dict.fromkeys(entry_words.VIEWS, REQUEST), "Thread": tasks.THREAD, "Task": MESSAGE}
+_BASES = {
+    **dict.fromkeys(entry_words.VIEWS, REQUEST),
+    **dict.fromkeys(entry_words.SERVERS, MESSAGE),
+    "Thread": tasks.THREAD,
+    "Task": MESSAGE,
+}
 
 
 class Entry(NamedTuple):
@@ -106,6 +111,12 @@ class EntryPoints:
             self._entries.setdefault(id(started.reference.function), started)
 
     # ------------------------------------------------------------------------------------- by what it is
+
+    def is_served(self, reference: FunctionRef) -> bool:
+        """Whether it is a method of a handler of the standard library's servers."""
+        definition = reference.module.classes.get(reference.function.owner or "")
+        bases = definition.bases if definition is not None else ()
+        return any([path_of(base)[-1:] and path_of(base)[-1] in entry_words.SERVERS for base in bases])
 
     def _kind(self, reference: FunctionRef) -> str:
         """What a function is entered for, by its decorators, its class and its loops."""

@@ -7,33 +7,76 @@ from session_lint.flow import operations
 from session_lint.flow.calm import is_calm
 from session_lint.flow.result import FunctionFlow
 from session_lint.flow.state import SessionState, failed_method
-from session_lint.ir_queries import bound_names, last_name, own_expressions
-from session_lint.project.modules import SymbolTable
+from session_lint.ir_queries import bound_names, last_name, own_expressions, path_of
+from session_lint.project.modules import External, SymbolTable
 
 _QUERY = frozenset({"select", "delete", "insert", "text", "and_", "or_", "desc", "asc"})
 """Functions that make a statement, or a part of one."""
 
 
-def guards_alone(table: SymbolTable, flow: FunctionFlow, session: SessionState) -> bool:
-    """Whether a handler is there for nothing but what has failed: nothing else can raise in its `try`.
+_FAILURES = frozenset({"SQLAlchemyError", "DBAPIError", "DatabaseError", "ProgrammingError", "DataError"})
+"""What SQLAlchemy raises where a statement has failed. An OperationalError may be a database that can't be reached,
+which breaks no session."""
 
-    If it is a call that has failed, the same must hold inside of it.
+_ASKING = frozenset({"one", "scalar_one", "get_one"})
+"""Methods that raise a SQLAlchemyError where there is no row; nothing has failed then."""
+
+
+def handled(table: SymbolTable, flow: FunctionFlow, session: SessionState) -> tuple[ir.Try, ir.Handler] | None:
+    """The handler that has caught the session's failure."""
+    swallowed = session.witness.swallowed
+    for statement in table.bodies.statements(flow.reference.function.body) if swallowed is not None else ():
+        for handler in statement.handlers if isinstance(statement, ir.Try) else ():
+            if swallowed is not None and handler.place == swallowed.place and isinstance(statement, ir.Try):
+                return statement, handler
+    return None
+
+
+def guards_alone(table: SymbolTable, flow: FunctionFlow, session: SessionState) -> bool:
+    """Whether a handler is there for nothing but what has failed.
+
+    It catches nothing else, or nothing else can raise in its `try`, nor in the call that has failed.
     """
-    failed, swallowed = session.witness.failed, session.witness.swallowed
-    if failed is None or swallowed is None:
+    if catches_failures(table, flow, session):
+        return True
+    # An operation of the session itself, or a call that can be seen.
+    is_seen = bool(session.witness.causes) or failed_method(session)[1] in operations.SESSION_METHODS
+    bodies = _guarded(table, flow, session)
+    return is_seen and bool(bodies) and all([_fails_alone(body, place) for body, place in bodies])
+
+
+def catches_failures(table: SymbolTable, flow: FunctionFlow, session: SessionState) -> bool:
+    """Whether the handler that has caught a session's failure catches nothing but the errors of failed statements."""
+    found = handled(table, flow, session)
+    if found is None or not _guarded(table, flow, session):
         return False
-    for statement in table.bodies.statements(flow.reference.function.body):
-        if isinstance(statement, ir.Try) and any([item.place == swallowed.place for item in statement.handlers]):
-            places = [(statement.body, failed.place)]
-            for cause in session.witness.causes:
-                function = table.function_at(cause.path, cause.function)
-                if function is None:
-                    return False
-                places.append((function.body, cause.place))
-            # An operation of the session itself, or a call that can be seen.
-            is_seen = bool(session.witness.causes) or failed_method(session)[1] in operations.SESSION_METHODS
-            return is_seen and all([_fails_alone(body, place) for body, place in places])
-    return False
+    kind = found[1].type
+    kinds = kind.items if isinstance(kind, ir.Collection) else (kind,)
+    symbols = [table.resolve(flow.reference.module, path_of(kind)) if kind is not None else None for kind in kinds]
+    names = [symbol.name for symbol in symbols if isinstance(symbol, External)]
+    return len(names) == len(kinds) and all(
+        [name.startswith("sqlalchemy.") and name.rpartition(".")[2] in _FAILURES for name in names]
+    )
+
+
+def _guarded(
+    table: SymbolTable, flow: FunctionFlow, session: SessionState
+) -> list[tuple[tuple[ir.Stmt, ...], ir.Place]]:
+    """The body of the `try` and those of the calls below it that have failed, each with the place where it has.
+
+    Nothing if one of them can't be seen, or asks for a row that has to be there: so the handler may be for that.
+    """
+    failed, found = session.witness.failed, handled(table, flow, session)
+    if failed is None or found is None:
+        return []
+    bodies = [(found[0].body, failed.place)]
+    for cause in session.witness.causes:
+        function = table.function_at(cause.path, cause.function)
+        if function is None:
+            return []
+        bodies.append((function.body, cause.place))
+    asks = any([last_name(call.function) in _ASKING for body, _ in bodies for call in table.bodies.calls(body)])
+    return [] if asks else bodies
 
 
 def hands_over(table: SymbolTable, flow: FunctionFlow, session: SessionState) -> bool:

@@ -252,8 +252,9 @@ class Project:
         flow = self.flow(reference)
         if flow is None or flow.sessions or depth == 0:
             return flow is not None and bool(flow.sessions)
+        local = self.statics.results.locals(reference)
         for call in self.table.bodies.calls(reference.function.body):
-            value = self.statics.expression(reference.module, call.function)
+            value = self.statics.expression(reference.module, call.function, local)
             if isinstance(value, Function) and self.works_with_sessions(value.reference, depth - 1):
                 return True
         return False

@@ -75,7 +75,9 @@ class Scopes:
         helped: set[int] = set()
         for place in [*places, *self._ending_contexts()]:
             callers = self._project.entry_points.reaching([place]) if place is not None else []
-            if not callers:
+            if place is not None and _is_after_tasks(place.function):
+                callers = [entry for entry in entries if not self._project.entry_points.is_served(entry.reference)]
+            elif not callers:
                 return {}  # Somebody who is not seen calls it, whenever that may be.
             helped |= {id(caller.reference.function) for caller in callers}
         left = [entry for entry in entries if id(entry.reference.function) not in helped]
@@ -179,6 +181,11 @@ class Scopes:
         if "." in function.qualname and not function.owner:
             return True  # a wrapper of a decorator
         return bool(self._project.entry_points.reaching([FunctionRef(module, function)]))
+
+
+def _is_after_tasks(function: ir.Function) -> bool:
+    """`@task_postrun.connect`: Celery calls it after its own tasks, and after nothing else."""
+    return any([words(decorator).startswith("task_postrun.connect") for decorator in function.decorators])
 
 
 def is_context(statement: ir.Stmt) -> bool:

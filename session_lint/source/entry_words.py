@@ -9,17 +9,22 @@ ROUTES = frozenset(
 )
 JOBS = frozenset(
     "task shared_task periodic_task db_task actor cron scheduled_job on_message subscriber consumer agent listener "
-    "message message_handler callback_query callback_query_handler event slash_command".split()
+    "message message_handler callback_query callback_query_handler event slash_command listen loop".split()
 )
 BARE_JOBS = frozenset("shared_task periodic_task actor".split())
 SIGNALS = frozenset("task_prerun task_success task_failure task_retry".split())
 """What Celery sends around every job."""
 ADDING_ROUTES = frozenset("add_api_route add_url_rule add_route add_view add_api_websocket_route".split())
 ADDING_JOBS = frozenset("add_job add_handler basic_consume".split())
-VIEWS = frozenset("RequestHandler WebSocketHandler MethodView Resource HTTPEndpoint BaseHTTPRequestHandler".split())
+VIEWS = frozenset("RequestHandler WebSocketHandler MethodView Resource HTTPEndpoint".split())
+SERVERS = frozenset(
+    "BaseRequestHandler StreamRequestHandler DatagramRequestHandler "
+    "BaseHTTPRequestHandler SimpleHTTPRequestHandler".split()
+)
+"""Handlers of the standard library's servers: no framework knows when they are done."""
 WORKERS = frozenset("Thread Task".split())
 METHODS = frozenset(
-    "get post put delete patch head options run do_GET do_POST do_PUT on_get on_post on_message "
+    "get post put delete patch head options run handle do_GET do_POST do_PUT do_DELETE on_get on_post on_message "
     "before_start on_success on_failure on_retry".split()
 )
 
@@ -32,7 +37,7 @@ _DECORATOR = re.compile(
     rf"@[\w.]+(?<!mock)\.(?:(?:{_any_of(ROUTES)})\(|(?:{_any_of(JOBS)})\b)"
     rf"|@(?:{_any_of(BARE_JOBS)})\b|@[\w.]*(?:{_any_of(SIGNALS)})\.connect\b".encode()
 )
-_BASE = re.compile(rf"class \w+\([^)]*\b(?:{_any_of(VIEWS, WORKERS)})\b".encode())
+_BASE = re.compile(rf"class \w+\([^)]*\b(?:{_any_of(VIEWS, SERVERS, WORKERS)})\b".encode())
 ADDING = tuple([f".{name}(" for name in sorted(ADDING_JOBS | {"add_url_rule"})])
 """The calls for which a file is read. FastAPI's `add_api_route` is none: whole layers of routers that only hand on
 would have to be read, and the session of a FastAPI route is mostly given to it, which has words of its own."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import sys
 from collections.abc import Sequence
 
 from session_lint.source import entry_words
@@ -60,4 +62,19 @@ def may_matter(data: bytes, own: Sequence[str] = (), is_package: bool = False) -
         any([word in data for word in WORDS])
         or any([word.encode() in data for word in own])
         or entry_words.may_hold(data)
+        or (b"async def" in data and _may_lose_coroutines(data))
     )
+
+
+_ALONE = re.compile(rb"^[ \t]+([a-z_]\w*)\(", re.MULTILINE)
+_FROM = re.compile(rb"^[ \t]*from (\w*)[\w.]* import (\([^)]*\)|[^\n]*)", re.MULTILINE)
+_STANDARD = frozenset([name.encode() for name in sys.stdlib_module_names])
+
+
+def _may_lose_coroutines(data: bytes) -> bool:
+    """Whether it has a decorator that leaves coroutine functions ones, or calls what it imports for nothing."""
+    if b"wraps(" in data:
+        return True
+    alone = set(_ALONE.findall(data))
+    imported = [names for module, names in _FROM.findall(data) if module not in _STANDARD] if alone else []
+    return any([not alone.isdisjoint(re.findall(rb"\w+", names)) for names in imported])

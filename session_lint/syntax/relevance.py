@@ -99,6 +99,10 @@ class Text:
         index = bisect_left(hits, self._starts[first - 1])
         return index < len(hits) and hits[index] < self._starts[min(last, len(self.lines))]
 
+    def called_alone(self) -> frozenset[str]:
+        """The functions that lines begin with a call of."""
+        return frozenset(_ALONE.findall("".join(self.lines)))
+
     def between(self, first: int, last: int) -> str:
         return "".join(self.lines[first - 1 : last])
 
@@ -140,6 +144,7 @@ class _Reader:
         self._names: tuple[str, ...] = ()
         self._imported: frozenset[str] = frozenset()
         self._coroutines: frozenset[str] = frozenset()
+        self._thrown_away: frozenset[str] = frozenset()
         self._entries = Entries((), False)
 
     def units(self, body: Sequence[ast.stmt]) -> list[Unit]:
@@ -202,9 +207,10 @@ class _Reader:
             ]
         )
         functions = [*body, *[item for owner in body if isinstance(owner, ast.ClassDef) for item in owner.body]]
-        self._coroutines = frozenset(
-            [item.name for item in functions if isinstance(item, ast.AsyncFunctionDef) and self._has_word(item)]
-        )
+        coroutines = [item for item in functions if isinstance(item, ast.AsyncFunctionDef)]
+        self._coroutines = frozenset([item.name for item in coroutines if self._has_word(item)])
+        if coroutines:
+            self._thrown_away = self.text.called_alone().intersection([item.name for item in coroutines])
 
     def _name(self, names: set[str]) -> None:
         self._names = tuple([f"|{name.lower()}|" for name in sorted(names)])
@@ -229,7 +235,9 @@ class _Reader:
 
     def _may_forget(self, function: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
         """Whether it calls a coroutine function without awaiting it."""
-        if not isinstance(function, ast.AsyncFunctionDef):
+        if self._thrown_away and isinstance(function, ast.AsyncFunctionDef):
+            return True  # What works with a session may stand some calls below the one that is thrown away.
+        if not isinstance(function, ast.AsyncFunctionDef) and not self._thrown_away:
             return False
         nodes = list(ast.walk(function))
         awaited = {id(node.value) for node in nodes if isinstance(node, ast.Await)}
@@ -237,9 +245,15 @@ class _Reader:
         for node in nodes:
             if isinstance(node, ast.Call) and id(node) not in awaited:
                 name = last_name(node.func)
-                if name in self._coroutines or (id(node) in alone and name in self._imported):
+                if name in self._coroutines or (id(node) in alone and name in self._imported | self._thrown_away):
                     return True
         return False
+
+    def _wraps(self, function: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
+        """Whether it is a decorator that makes coroutine functions of what may work with sessions."""
+        return self.text.has(_WRAPS, function.lineno, _last_line(function)) and any(
+            [isinstance(node, ast.AsyncFunctionDef) for node in ast.walk(function)]
+        )
 
     def _matters(self, statement: ast.stmt) -> bool:
         if isinstance(statement, (ast.Import, ast.ImportFrom, ast.ClassDef)):
@@ -250,6 +264,7 @@ class _Reader:
                 or self._has_word(statement)
                 or self._may_swallow(statement)
                 or self._may_forget(statement)
+                or self._wraps(statement)
                 or self._entries.have(statement)
             )
         if isinstance(statement, (ast.Assign, ast.AnnAssign)):
@@ -304,6 +319,8 @@ class _Reader:
 
 
 _YIELD = ("yield",)
+_WRAPS = ("wraps(",)
+_ALONE = re.compile(r"^[ \t]+(?:\w+\.)*(\w+)\(", re.MULTILINE)
 _EXCEPT = ("except",)
 _SUPPRESS = ("suppress(",)
 _HOOKS = ("NotImplementedError", "abstractmethod")
