@@ -9,7 +9,7 @@ from session_lint.findings import Confidence, Finding
 from session_lint.flow import errors
 from session_lint.flow.entry import LEAVING
 from session_lint.flow.result import Exit, FunctionFlow, SessionInfo
-from session_lint.flow.state import CLOSED, Mark
+from session_lint.flow.state import CLOSED, GONE, Mark
 from session_lint.ir_queries import me_of
 
 
@@ -45,4 +45,4 @@ def _left_open(context: Context, flow: FunctionFlow, info: SessionInfo) -> Itera
 
 
 def _is_closed(way: Exit, info: SessionInfo) -> bool:
-    return way.state.sessions[info.identity].transaction == CLOSED
+    return way.state.sessions[info.identity].transaction in (CLOSED, GONE)

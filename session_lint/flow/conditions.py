@@ -14,7 +14,7 @@ from session_lint.flow.state import (
     BROKEN,
     CLOSED,
     ENTRY,
-    INACTIVE,
+    GONE,
     NONE,
     Pairs,
     State,
@@ -104,8 +104,10 @@ class Conditions(Managers):
         if identity not in state.sessions:
             return [(state, None)]
         if value.name == "closed":
-            transaction = state.sessions[identity].transaction
-            return [(state, transaction == CLOSED if transaction not in (ENTRY, INACTIVE) else None)]
+            session = state.sessions[identity]
+            if session.transaction == ENTRY:
+                return [(state.set(identity, session._replace(transaction=GONE)), True), (state, False)]
+            return [(state, session.transaction in (CLOSED, GONE))]
         verdict = is_active(state.sessions[identity])
         ways: list[tuple[State, bool | None]] = [(state, True)] if verdict is not False else []
         return [*ways, (self.inactive(state, identity), False)] if verdict is not True else ways

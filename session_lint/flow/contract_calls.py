@@ -18,6 +18,7 @@ from session_lint.flow.state import (
     CLOSED,
     ENTRY,
     FAILED,
+    GONE,
     INACTIVE,
     NONE,
     OPEN,
@@ -196,6 +197,8 @@ class ContractCalls(ForeignCalls):
                     if effect.transaction == INACTIVE:
                         after = self.inactive(after, identity)
                     session = after.sessions[identity]
+                    if effect.transaction == GONE and session.transaction == ENTRY:
+                        session = session._replace(transaction=GONE)
                     if effect.dirty or effect.commits:
                         does = ops.WRITE if effect.dirty else ops.COMMIT
                         session = self.go_on(session, identity, does, marks.writes)
@@ -271,5 +274,7 @@ class ContractCalls(ForeignCalls):
 
 
 def _rules_out(effect: SessionState, state: State, identity: Path | None) -> bool:
-    """Whether a way is taken only with a session that has failed in a flush, and ours has not."""
+    """Whether a way is taken only with a session that has failed in a flush, or is closed, and ours has or is not."""
+    if effect.transaction == GONE and identity is not None:
+        return state.sessions[identity].transaction not in (ENTRY, GONE, CLOSED)
     return effect.transaction == INACTIVE and identity is not None and is_active(state.sessions[identity]) is True

@@ -9,7 +9,7 @@ from session_lint import ir
 from session_lint.flow.answers import answer_in
 from session_lint.flow.gifts import gifts_of
 from session_lint.flow.result import FunctionFlow, SessionInfo
-from session_lint.flow.state import BROKEN, CLOSED, ENTRY, FAILED, INACTIVE, Cause, Mark, SessionState, Witness
+from session_lint.flow.state import BROKEN, CLOSED, ENTRY, FAILED, GONE, INACTIVE, Cause, Mark, SessionState, Witness
 from session_lint.flow.values import Const, Loaded, Path, Query, Session, Value, direct_sessions, loaded_in
 from session_lint.ir_queries import me_of
 from session_lint.project.modules import FunctionRef
@@ -68,7 +68,7 @@ def contract_of(flow: FunctionFlow) -> Contract:
     for out in flow.exits:
         sessions = []
         for identity, session in out.state.sessions.items():
-            if identity in foreign and (session.touched or session.transaction == INACTIVE):
+            if identity in foreign and (session.touched or session.transaction in (INACTIVE, GONE)):
                 sessions.append((identity, session))
                 if session.touched:
                     touched.add(identity)
@@ -199,7 +199,7 @@ def compose(before: SessionState, effect: SessionState, marks: Marks, callee: Fu
     if not reset:
         dirty = dirty or before.dirty
         pending = pending or (before.pending and transaction == ENTRY)
-    if transaction in (ENTRY, INACTIVE):
+    if transaction in (ENTRY, INACTIVE, GONE):
         transaction = before.transaction
     return SessionState(
         transaction,

@@ -16,6 +16,7 @@ from session_lint.flow.values import Path, Value
 # The transaction of a session, as far as this function knows.
 ENTRY = "entry"  # as the function found it: not touched yet
 INACTIVE = "inactive"  # as the function found it, which is after a failed flush: `is_active` has said so
+GONE = "gone"  # as the function found it, which is closed: `closed` has said so
 NONE = "none"  # no transaction: fresh, or after commit, rollback or close of what was open
 OPEN = "open"  # a connection is checked out and in a transaction
 FAILED = "failed"  # a flush, commit or statement failed and nobody rolled back

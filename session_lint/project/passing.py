@@ -27,7 +27,11 @@ def passed_on(bodies: Bodies, function: ir.Function) -> str:
 
 
 def leaves_alone(bodies: Bodies, function: ir.Function, name: str) -> bool:
-    """Whether a function does no more with a parameter than to give it back, listen to it, or note something in it."""
+    """Whether a function does no more with a parameter than to give it back, listen to it, or note something in it.
+
+    One that does nothing at all with it may have been written to be overridden.
+    """
+    is_mentioned = False
     for statement, nodes in bodies.parts(function.body):
         if isinstance(statement, ir.Define):
             definition = statement.definition
@@ -39,6 +43,8 @@ def leaves_alone(bodies: Bodies, function: ir.Function, name: str) -> bool:
             if isinstance(node, ir.Call) and last_name(node.function) in _LISTENING:
                 calm |= {id(argument.value) for argument in node.arguments}
         for node in nodes:
-            if isinstance(node, ir.Name) and node.path[0] == name and id(node) not in calm and "info" not in node.path:
-                return False
-    return True
+            if isinstance(node, ir.Name) and node.path[0] == name:
+                if id(node) not in calm and "info" not in node.path:
+                    return False
+                is_mentioned = True
+    return is_mentioned
