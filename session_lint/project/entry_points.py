@@ -75,6 +75,17 @@ class EntryPoints:
                     waiting.append(caller)
         return sorted(found, key=lambda entry: (entry.reference.module.path, entry.reference.function.place))
 
+    def above(self, function: FunctionRef) -> set[int]:
+        """The identities of a function and of all that call it, directly or not."""
+        self._all()
+        waiting, seen = [function], {id(function.function)}
+        while waiting:
+            for caller in self._callers.get(id(waiting.pop().function), []):
+                if id(caller.function) not in seen:
+                    seen.add(id(caller.function))
+                    waiting.append(caller)
+        return seen
+
     def reached(self, entries: Iterable[Entry]) -> dict[int, Entry]:
         """The functions that are called from some of the entry points, by identity; each with one of those."""
         callees: dict[int, list[int]] = {}

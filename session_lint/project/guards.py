@@ -7,8 +7,10 @@ from session_lint.flow import operations
 from session_lint.flow.calm import is_calm
 from session_lint.flow.result import FunctionFlow
 from session_lint.flow.state import SessionState, failed_method
+from session_lint.flow.values import Path
 from session_lint.ir_queries import bound_names, last_name, own_expressions, path_of
-from session_lint.project.modules import External, SymbolTable
+from session_lint.project.modules import External, FunctionRef, SymbolTable
+from session_lint.project.statics import ENDS
 
 _QUERY = frozenset({"select", "delete", "insert", "text", "and_", "or_", "desc", "asc"})
 """Functions that make a statement, or a part of one."""
@@ -99,6 +101,28 @@ def hands_over(table: SymbolTable, flow: FunctionFlow, session: SessionState) ->
             if call.place == failed.place
         ]
     )
+
+
+def helps_itself(table: SymbolTable, reference: FunctionRef, path: Path) -> bool:
+    """Whether a function ends a session's transaction only where its own work with the session has failed.
+
+    What others have left failed, it does not mend. A `try` around what only the run decides on may be around them.
+    """
+    body = reference.function.body
+    if reference.function.is_generator:
+        return False
+    local = {parameter.name for parameter in reference.function.parameters} - {path[0]}
+    own: set[ir.Place] = set()
+    for statement in table.bodies.statements(body):
+        calls = table.bodies.calls(statement.body) if isinstance(statement, ir.Try) else []
+        works = any([path_of(call.function)[:-1] == path for call in calls])
+        for handler in statement.handlers if isinstance(statement, ir.Try) and works else ():
+            if not any(
+                [not path_of(call.function) or path_of(call.function)[0] in local - {path[0]} for call in calls]
+            ):
+                own.update([call.place for call in table.bodies.calls(handler.body)])
+    ends = [call.place for call in table.bodies.calls(body) if path_of(call.function) in {(*path, end) for end in ENDS}]
+    return bool(ends) and own.issuperset(ends)
 
 
 def _fails_alone(body: tuple[ir.Stmt, ...], place: ir.Place) -> bool:

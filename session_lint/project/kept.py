@@ -11,7 +11,7 @@ from session_lint.flow import result, tasks
 from session_lint.flow.result import FunctionFlow, SessionInfo
 from session_lint.flow.values import Opened, Path
 from session_lint.ir_queries import path_of
-from session_lint.project.entry_points import LOOP, REQUEST, Entry
+from session_lint.project.entry_points import LOOP, MESSAGE, REQUEST, Entry
 from session_lint.project.lifetimes import APPLICATIONS
 from session_lint.project.modules import ClassRef, FunctionRef, Module
 
@@ -172,7 +172,8 @@ class KeptSessions:
         if not users:
             return
         entries = self._project.entry_points.reaching([reference for reference, _ in users])
-        confidence = self._confidence(entries, users)
+        turns = not value.type.is_async and all(map(_is_in_event_loop, entries))
+        confidence = Confidence.POSSIBLE if turns and self._is_cleaned(users) else self._confidence(entries, users)
         yield Kept(
             name, what, place, value.type.is_async, value.type.certainty, tuple(users), tuple(entries), confidence
         )
@@ -192,3 +193,8 @@ class KeptSessions:
     def _is_cleaned(self, users: list[tuple[FunctionRef, Path]]) -> bool:
         """Whether some user ends the session's transaction, whenever that may be."""
         return any([self._project.statics.ends(reference, path) for reference, path in users])
+
+
+def _is_in_event_loop(entry: Entry) -> bool:
+    """An event, a task or a loop of a bot: with a session that is never awaited, they take turns."""
+    return entry.reference.function.is_async and entry.kind in (MESSAGE, tasks.TASK, LOOP)

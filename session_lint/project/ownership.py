@@ -10,6 +10,7 @@ from session_lint.flow.entry import LEAVING
 from session_lint.flow.result import FunctionFlow, SessionInfo
 from session_lint.flow.values import Path
 from session_lint.project.call_graph import Caller, open_ways
+from session_lint.project.guards import helps_itself
 from session_lint.project.modules import ClassRef, FunctionRef
 from session_lint.project.profiles import Profile
 
@@ -195,9 +196,15 @@ class Ownership:
     def _is_cleaned_somewhere(self, flow: FunctionFlow, info: SessionInfo, lasts: bool) -> bool:
         """Whether some function of the module ends the transaction of that session, whenever that may be."""
         path = info.identity if info.origin == result.ATTRIBUTE else (info.name,)
+        # A bot's handlers take turns: what one leaves failed, the next one finds, whatever it does for itself.
+        turns = info.origin == result.SHARED and flow.reference.function.is_async and not info.type.is_async
+        above = self._project.entry_points.above(flow.reference) if turns else set()
         return any(
             [
                 self._project.statics.ends(reference, path)
+                and not (
+                    turns and id(reference.function) not in above and helps_itself(self._project.table, reference, path)
+                )
                 for reference in self._project.functions(flow.reference.module)
                 if not (lasts and reference.function.owner and reference.function.name in _ENDING)
             ]

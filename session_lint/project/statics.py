@@ -57,7 +57,7 @@ _SUPER = ir.Name(("super",))
 _MAKING = ("__init__", "__new__", "__init_subclass__")
 """What these keep in the object is the constructors' business."""
 
-_ENDS = frozenset({"rollback", "close", "aclose", "reset", "remove"})
+ENDS = frozenset({"rollback", "close", "aclose", "reset", "remove"})
 
 
 class Statics:
@@ -354,7 +354,7 @@ class Statics:
     def ends(self, reference: FunctionRef, path: Path) -> bool:
         """Whether a function rolls back or closes the session that it knows by a path, whenever that may be."""
         seen = self.usage(reference).get(path)
-        return seen is not None and bool(seen.methods & _ENDS)
+        return seen is not None and bool(seen.methods & ENDS)
 
     def uses_sqlalchemy(self, module: Module) -> bool:
         """Whether the module imports SQLAlchemy, or a name from a module of the project that does."""
