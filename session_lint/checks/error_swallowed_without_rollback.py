@@ -157,8 +157,11 @@ def _left_behind(context: Context, flow: FunctionFlow, told: set[tuple[str, ...]
             info = flow.sessions[identity]
             if identity in told or session.transaction not in BROKEN or session.witness.swallowed is None:
                 continue
-            if session.transaction != FAILED and not catches_failures(context.project.table, flow, session):
-                continue  # A read that may have failed, but the handler may be there for something else.
+            if session.transaction != FAILED and (
+                not catches_failures(context.project.table, flow, session)
+                or context.project.call_graph.callers(flow.reference, identity)
+            ):
+                continue  # A read: the handler may be for something else, or the callers are seen and use it no more.
             if context.project.swallows.swallower(flow, identity, session).flow is not flow:
                 continue
             if info.origin in (result.LOCAL, result.PROVIDED, result.ITERATED):
