@@ -11,7 +11,7 @@ from session_lint.findings import Confidence, Finding, Severity
 from session_lint.flow import operations as ops
 from session_lint.flow import result
 from session_lint.flow.result import Event, FunctionFlow
-from session_lint.ir_queries import last_name, own_expressions, words
+from session_lint.ir_queries import own_expressions, words
 
 _BATCH_WORDS = ("batch", "chunk", "page", "slice", "partition", "retr", "attempt", "range", "count", "delay", "tick")
 
@@ -56,38 +56,10 @@ def _confidence(flow: FunctionFlow, event: Event, loop: ir.For) -> Confidence:
         # Something else happens for each item, which the commit may have to keep pace with; or a callee commits,
         # which may well be a unit of work of its own that is called for each item on purpose.
         return Confidence.POSSIBLE
-    deletes = _deletes(flow, loop)
-    if all([write.detail == result.CHANGE or write.place in deletes for write in _writes(flow, event, loop)]):
+    if all([write.detail == result.CHANGE for write in _writes(flow, event, loop)]):
         # `for order in orders: order.state = "old"`: the next run finds out which of them are done.
         return Confidence.POSSIBLE
     return certainty(flow.sessions[event.identity], Confidence.LIKELY)
-
-
-def _deletes(flow: FunctionFlow, loop: ir.For) -> list[ir.Place]:
-    """Where a loop over rows of the database deletes its own row."""
-    sources = [loop.iterable]
-    sources += [
-        statement.value
-        for statement in ir.statements(flow.reference.function.body)
-        if isinstance(statement, ir.Assign) and statement.value is not None and loop.iterable in statement.targets
-    ]
-    if not any([_asks_database(part) for source in sources for part in ir.expressions(source)]):
-        return []
-    calls = [part for statement in ir.statements(loop.body) for part in own_expressions(statement)]
-    return [
-        call.place
-        for call in calls
-        if isinstance(call, ir.Call)
-        and last_name(call.function) == "delete"
-        and [argument.value for argument in call.arguments] == [loop.target]
-    ]
-
-
-def _asks_database(node: ir.Expr) -> bool:
-    if isinstance(node, ir.Name) and "query" in node.path:
-        return True  # `Order.query.filter_by(state="old")`
-    kind = ops.SESSION_METHODS.get(last_name(node.function)) if isinstance(node, ir.Call) else None
-    return kind in (ops.QUERY, ops.EXECUTE)
 
 
 def _loop_of(event: Event) -> ir.For | None:
