@@ -158,7 +158,8 @@ def _left_behind(context: Context, flow: FunctionFlow, told: set[tuple[str, ...]
             if identity in told or session.transaction not in BROKEN or session.witness.swallowed is None:
                 continue
             if session.transaction != FAILED and (
-                not catches_failures(context.project.table, flow, session)
+                context.project.is_only_sqlite
+                or not catches_failures(context.project.table, flow, session)
                 or context.project.call_graph.callers(flow.reference, identity)
             ):
                 continue  # A read: the handler may be for something else, or the callers are seen and use it no more.

@@ -126,9 +126,8 @@ class Exceptions(Evaluation):
             self.run_block(handler.body, states, inner)
         self._error_names.pop()
         self._current_errors.pop()
-        if named:  # Python forgets the name, too
-            for way in ("normal", "breaks", "continues"):
-                setattr(inner, way, States([state.bind(named, None) for state in getattr(inner, way)]))
+        if named:
+            inner.forget(named)  # Python does so, too
         result.update(inner)
 
     def _is_kept(self, handler: ir.Handler) -> bool:

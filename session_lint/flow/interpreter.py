@@ -145,7 +145,7 @@ class Interpreter(Exceptions):
                     pairs = [(ready, held)]
                 elif value is None and len(node.targets) == 1:
                     pairs = self.shaped(node.targets[0], node.value, after)
-                if value is None:
+                if value is None and len(node.targets) == 1:
                     plain = self._plain_values.of(node.targets[0], node.value)
                     pairs = pairs if plain is None else [(ready, plain) for ready, _ in pairs]
                 for ready, held in pairs:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from session_lint import ir
 from session_lint.flow.errors import Error
 from session_lint.flow.state import State, States
-from session_lint.flow.values import Value
+from session_lint.flow.values import Path, Value
 
 
 class Raises:
@@ -94,6 +94,12 @@ class Outcome:
             self.returns.add(state.without_variables(), value, place)
         for state, error in other.raises:
             self.raises.add(state.without_variables(), error)
+
+    def forget(self, path: Path) -> None:
+        """Forget a variable on all ways that stay in the function."""
+        self.normal, self.breaks, self.continues = [
+            States([state.bind(path, None) for state in group]) for group in (self.normal, self.breaks, self.continues)
+        ]
 
     def update(self, other: Outcome) -> None:
         self.jumps(other)
