@@ -108,19 +108,17 @@ def helps_itself(table: SymbolTable, reference: FunctionRef, path: Path) -> bool
 
     What others have left failed, it does not mend. A `try` around what only the run decides on may be around them.
     """
-    body = reference.function.body
+    body, parameters = reference.function.body, reference.function.parameters
     if reference.function.is_generator:
         return False
-    local = {parameter.name for parameter in reference.function.parameters} - {path[0]}
+    given = {parameter.name for parameter in parameters} - {path[0]}
     own: set[ir.Place] = set()
     for statement in table.bodies.statements(body):
-        calls = table.bodies.calls(statement.body) if isinstance(statement, ir.Try) else []
-        works = any([path_of(call.function)[:-1] == path for call in calls])
-        for handler in statement.handlers if isinstance(statement, ir.Try) and works else ():
-            if not any(
-                [not path_of(call.function) or path_of(call.function)[0] in local - {path[0]} for call in calls]
-            ):
-                own.update([call.place for call in table.bodies.calls(handler.body)])
+        if not isinstance(statement, ir.Try):
+            continue
+        called = [path_of(call.function) for call in table.bodies.calls(statement.body)]
+        if any([each[:-1] == path for each in called]) and all([each and each[0] not in given for each in called]):
+            own.update([call.place for handler in statement.handlers for call in table.bodies.calls(handler.body)])
     ends = [call.place for call in table.bodies.calls(body) if path_of(call.function) in {(*path, end) for end in ENDS}]
     return bool(ends) and own.issuperset(ends)
 
