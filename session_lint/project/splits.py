@@ -56,6 +56,7 @@ class Splits:
         self._project = project
         self._at_commits: dict[Module, list[Split]] | None = None
         self._of_flow: dict[int, list[Split]] = {}
+        self._only_commits: dict[tuple[int, str], bool] = {}
 
     def at_calls(self, module: Module) -> list[Split]:
         """Those whose caller stands in the module, and decides by a flag that the function commits."""
@@ -109,7 +110,10 @@ class Splits:
                 if event.kind != result.COMMITTED or event.identity not in roots or callee is None:
                     continue
                 if event.detail is None:
-                    if self._does_nothing_else(callee, event):
+                    key = (id(callee.reference.function), event.text)
+                    if key not in self._only_commits:
+                        self._only_commits[key] = self._does_nothing_else(callee, event)
+                    if self._only_commits[key]:
                         continue
                     # What was written before the call is committed by the first of several commits.
                     if event.session is None or not event.session.reset:
