@@ -75,5 +75,7 @@ class Bodies:
     def only_stored(self, body: Body) -> frozenset[str]:
         """Those of them that no call gets or is made on."""
         stored = self.stored(body)
-        parts = [part for call in self.calls(body) for part in ir.expressions(call)] if stored else []
+        if not stored:
+            return stored
+        parts = [part for call in self.calls(body) for part in ir.expressions(call)]
         return stored - {part.path[0] for part in parts if isinstance(part, ir.Name)}
