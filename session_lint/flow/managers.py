@@ -126,10 +126,11 @@ class Managers(Starts):
         bound = self.project.statics.results.yielded(value.reference)
         if isinstance(bound, Registry):
             state, session = self.materialise(bound, state, (), node.place, result.AMBIENT)
-            left = state.sessions[session.identity] if isinstance(session, Session) else SessionState()
-            if isinstance(session, Session) and left.transaction == CLOSED and not left.dirty:
-                # The block before has removed the registry's session, and this one gets a new one.
-                state = state.set(session.identity, left._replace(transaction=NONE))
+            if isinstance(session, Session):
+                left = state.sessions[session.identity]
+                if left.transaction == CLOSED and not left.dirty:
+                    # The block before has removed the registry's session, and this one gets a new one.
+                    state = state.set(session.identity, left._replace(transaction=NONE))
             return [(state, value._replace(value=session), session)]
         if isinstance(bound, Borrowed):
             return [self._provided(bound.type, state, node, item, value, "provider")]

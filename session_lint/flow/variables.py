@@ -43,7 +43,6 @@ from session_lint.flow.values import (
     sessions_in,
 )
 from session_lint.ir_queries import (
-    bound_names,
     me_of,
     path_of,
     place_of,
@@ -79,11 +78,10 @@ class Variables(Objects):
         super().__init__(project, reference, depth)
         self.outer_names: set[str] = set()
         self.local_names: set[str] = {parameter.name for parameter in self.function.parameters}
-        for statement, nodes in project.table.bodies.parts(self.function.body):
+        self.local_names.update(project.table.bodies.bound(self.function.body))
+        for statement in project.table.bodies.statements(self.function.body):
             if isinstance(statement, ir.Scope):
                 self.outer_names.update(statement.names)
-            else:
-                self.local_names.update(bound_names(statement, nodes))
         self.local_names -= self.outer_names
         self._free_names: dict[Path, Value] = {}
         self._captures: dict[int, frozenset[tuple[Path, str]]] = {}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from session_lint import ir
-from session_lint.ir_queries import names_in, own_expressions
+from session_lint.ir_queries import bound_names, names_in, own_expressions
 
 Body = tuple[ir.Stmt, ...]
 
@@ -19,6 +19,7 @@ class Bodies:
         self._parts: dict[int, list[tuple[ir.Stmt, list[ir.Expr]]]] = {}
         self._calls: dict[int, list[ir.Call]] = {}
         self._names: dict[int, tuple[ir.Function, set[str]]] = {}
+        self._bound: dict[int, frozenset[str]] = {}
         self._stored: dict[int, frozenset[str]] = {}
 
     def statements(self, body: Body) -> list[ir.Stmt]:
@@ -55,6 +56,14 @@ class Bodies:
         if known is None:
             known = self._names[id(function)] = (function, names_in(function))
         return known[1]
+
+    def bound(self, body: Body) -> frozenset[str]:
+        """The plain names that its statements bind."""
+        found = self._bound.get(id(body))
+        if found is None:
+            names = [name for statement, nodes in self.parts(body) for name in bound_names(statement, nodes)]
+            found = self._bound[id(body)] = frozenset(names)
+        return found
 
     def stored(self, body: Body) -> frozenset[str]:
         """The names whose values a body puts into objects: `book.session = session`, `cache[key] = session`."""

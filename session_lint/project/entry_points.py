@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from session_lint import ir
 from session_lint.flow import tasks
 from session_lint.flow.values import ClassValue, Closure, Function, Value
-from session_lint.ir_queries import own_expressions, path_of
+from session_lint.ir_queries import last_name, own_expressions, path_of
 from session_lint.project.modules import FunctionRef, Module
 from session_lint.source import entry_words
 
@@ -62,29 +62,24 @@ class EntryPoints:
     def reaching(self, functions: Iterable[FunctionRef]) -> list[Entry]:
         """The entry points that call one of the functions, or are one, in the order of the source."""
         entries = self._all()
-        waiting = list(functions)
-        seen = {id(reference.function) for reference in waiting}
-        found = []
-        while waiting:
-            reference = waiting.pop()
-            if id(reference.function) in entries:
-                found.append(entries[id(reference.function)])
-            for caller in self._callers.get(id(reference.function), []):
-                if id(caller.function) not in seen:
-                    seen.add(id(caller.function))
-                    waiting.append(caller)
+        found = [entries[id(each.function)] for each in self._above(functions) if id(each.function) in entries]
         return sorted(found, key=lambda entry: (entry.reference.module.path, entry.reference.function.place))
 
     def above(self, function: FunctionRef) -> set[int]:
         """The identities of a function and of all that call it, directly or not."""
         self._all()
-        waiting, seen = [function], {id(function.function)}
+        return {id(each.function) for each in self._above([function])}
+
+    def _above(self, functions: Iterable[FunctionRef]) -> Iterator[FunctionRef]:
+        waiting = list(functions)
+        seen = {id(reference.function) for reference in waiting}
         while waiting:
-            for caller in self._callers.get(id(waiting.pop().function), []):
+            reference = waiting.pop()
+            yield reference
+            for caller in self._callers.get(id(reference.function), []):
                 if id(caller.function) not in seen:
                     seen.add(id(caller.function))
                     waiting.append(caller)
-        return seen
 
     def reached(self, entries: Iterable[Entry]) -> dict[int, Entry]:
         """The functions that are called from some of the entry points, by identity; each with one of those."""
@@ -127,7 +122,7 @@ class EntryPoints:
         """Whether it is a method of a handler of the standard library's servers."""
         definition = reference.module.classes.get(reference.function.owner or "")
         bases = definition.bases if definition is not None else ()
-        return any([path_of(base)[-1:] and path_of(base)[-1] in entry_words.SERVERS for base in bases])
+        return any([last_name(base) in entry_words.SERVERS for base in bases])
 
     def _kind(self, reference: FunctionRef) -> str:
         """What a function is entered for, by its decorators, its class and its loops."""
@@ -140,7 +135,7 @@ class EntryPoints:
         definition = module.classes.get(function.owner or "")
         if definition is not None and function.name in entry_words.METHODS:
             for base in definition.bases:
-                kind = _BASES.get(path_of(base)[-1] if path_of(base) else "")
+                kind = _BASES.get(last_name(base))
                 if kind:
                     return kind
         statements = self._project.table.bodies.statements(function.body)

@@ -8,13 +8,12 @@ from session_lint.flow.calm import is_calm
 from session_lint.flow.result import FunctionFlow
 from session_lint.flow.state import SessionState, failed_method
 from session_lint.flow.values import Path
-from session_lint.ir_queries import bound_names, last_name, own_expressions, path_of
+from session_lint.ir_queries import last_name, own_expressions, path_of
 from session_lint.project.modules import External, FunctionRef, SymbolTable
 from session_lint.project.statics import ENDS
 
 _QUERY = frozenset({"select", "delete", "insert", "text", "and_", "or_", "desc", "asc"})
 """Functions that make a statement, or a part of one."""
-
 
 _FAILURES = frozenset({"SQLAlchemyError", "DBAPIError", "DatabaseError", "ProgrammingError", "DataError"})
 """What SQLAlchemy raises where a statement has failed. An OperationalError may be a database that can't be reached,
@@ -27,9 +26,11 @@ _ASKING = frozenset({"one", "scalar_one", "get_one"})
 def handled(table: SymbolTable, flow: FunctionFlow, session: SessionState) -> tuple[ir.Try, ir.Handler] | None:
     """The handler that has caught the session's failure."""
     swallowed = session.witness.swallowed
-    for statement in table.bodies.statements(flow.reference.function.body) if swallowed is not None else ():
+    if swallowed is None:
+        return None
+    for statement in table.bodies.statements(flow.reference.function.body):
         for handler in statement.handlers if isinstance(statement, ir.Try) else ():
-            if swallowed is not None and handler.place == swallowed.place and isinstance(statement, ir.Try):
+            if handler.place == swallowed.place and isinstance(statement, ir.Try):
                 return statement, handler
     return None
 
@@ -39,21 +40,27 @@ def guards_alone(table: SymbolTable, flow: FunctionFlow, session: SessionState) 
 
     It catches nothing else, or nothing else can raise in its `try`, nor in the call that has failed.
     """
-    if catches_failures(table, flow, session):
+    found = handled(table, flow, session)
+    bodies = _guarded(table, found[0], session) if found is not None else []
+    if found is None or not bodies:
+        return False
+    if _is_for_failures(table, flow, found[1]):
         return True
     # An operation of the session itself, or a call that can be seen.
     is_seen = bool(session.witness.causes) or failed_method(session)[1] in operations.SESSION_METHODS
-    bodies = _guarded(table, flow, session)
-    return is_seen and bool(bodies) and all([_fails_alone(body, place) for body, place in bodies])
+    return is_seen and all([_fails_alone(body, place) for body, place in bodies])
 
 
 def catches_failures(table: SymbolTable, flow: FunctionFlow, session: SessionState) -> bool:
     """Whether the handler that has caught a session's failure catches nothing but the errors of failed statements."""
     found = handled(table, flow, session)
-    if found is None or not _guarded(table, flow, session):
+    if found is None or not _guarded(table, found[0], session):
         return False
-    kind = found[1].type
-    kinds = kind.items if isinstance(kind, ir.Collection) else (kind,)
+    return _is_for_failures(table, flow, found[1])
+
+
+def _is_for_failures(table: SymbolTable, flow: FunctionFlow, handler: ir.Handler) -> bool:
+    kinds = handler.type.items if isinstance(handler.type, ir.Collection) else (handler.type,)
     symbols = [table.resolve(flow.reference.module, path_of(kind)) if kind is not None else None for kind in kinds]
     names = [symbol.name for symbol in symbols if isinstance(symbol, External)]
     return len(names) == len(kinds) and all(
@@ -61,17 +68,15 @@ def catches_failures(table: SymbolTable, flow: FunctionFlow, session: SessionSta
     )
 
 
-def _guarded(
-    table: SymbolTable, flow: FunctionFlow, session: SessionState
-) -> list[tuple[tuple[ir.Stmt, ...], ir.Place]]:
+def _guarded(table: SymbolTable, attempt: ir.Try, session: SessionState) -> list[tuple[tuple[ir.Stmt, ...], ir.Place]]:
     """The body of the `try` and those of the calls below it that have failed, each with the place where it has.
 
     Nothing if one of them can't be seen, or asks for a row that has to be there: so the handler may be for that.
     """
-    failed, found = session.witness.failed, handled(table, flow, session)
-    if failed is None or found is None:
+    failed = session.witness.failed
+    if failed is None:
         return []
-    bodies = [(found[0].body, failed.place)]
+    bodies = [(attempt.body, failed.place)]
     for cause in session.witness.causes:
         function = table.function_at(cause.path, cause.function)
         if function is None:
@@ -90,9 +95,7 @@ def hands_over(table: SymbolTable, flow: FunctionFlow, session: SessionState) ->
     if failed is None or session.witness.causes:
         return False
     body = flow.reference.function.body
-    local = {parameter.name for parameter in flow.reference.function.parameters}
-    for statement, nodes in table.bodies.parts(body):
-        local.update(bound_names(statement, nodes))
+    local = {parameter.name for parameter in flow.reference.function.parameters} | table.bodies.bound(body)
     return any(
         [
             isinstance(call.function, (ir.Subscript, ir.Call))

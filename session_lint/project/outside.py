@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 from session_lint import ir
 from session_lint.findings import Confidence
 from session_lint.flow.values import Extension, Path, Registry
-from session_lint.ir_queries import bound_names
 from session_lint.project import shapes
 from session_lint.project import sqlalchemy_names as names
 from session_lint.project.modules import External, FunctionRef, Module, VariableRef
@@ -115,5 +114,4 @@ class Outside:
         """Whether the function calls something else by that name."""
         if any([parameter.name == name for parameter in reference.function.parameters]):
             return True
-        parts = self._statics.table.bodies.parts(reference.function.body)
-        return any([name in bound_names(statement, nodes) for statement, nodes in parts])
+        return name in self._statics.table.bodies.bound(reference.function.body)

@@ -112,7 +112,7 @@ class Swallows:
 
     def _of_reads(self, flow: FunctionFlow, identity: Path, swallower: Swallower) -> Confidence:
         """How sure it is that somebody suffers from a read that may have failed in a callee."""
-        if self._project.is_only_sqlite or not guards_alone(self._project.table, swallower.flow, swallower.session):
+        if not self._is_for_reads(swallower.flow, swallower.session):
             return Confidence.POSSIBLE
         return flow.sessions[identity].certainty.at_most(Confidence.LIKELY)
 
@@ -157,12 +157,15 @@ class Swallows:
     def _is_meant(self, flow: FunctionFlow, event: Event) -> bool:
         """Whether a handler has been written for the read that may have failed, and the session suffers from it."""
         assert event.session is not None
-        table = self._project.table
-        if event.detail in _SAVING and hands_over(table, flow, event.session):
+        if event.detail in _SAVING and hands_over(self._project.table, flow, event.session):
             return True
         # A commit of nothing ends an aborted transaction without an error, as a rollback does.
         loses = event.detail != operations.COMMIT or event.session.dirty
-        return loses and not self._project.is_only_sqlite and guards_alone(table, flow, event.session)
+        return loses and self._is_for_reads(flow, event.session)
+
+    def _is_for_reads(self, flow: FunctionFlow, session: SessionState) -> bool:
+        """Whether a handler is there for a failed read alone, which aborts the transaction."""
+        return not self._project.is_only_sqlite and guards_alone(self._project.table, flow, session)
 
     def _asks(self, flow: FunctionFlow, event: Event) -> bool:
         """Whether a caller tests what the call has given back, of which is not known what it says, and leaves."""

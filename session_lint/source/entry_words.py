@@ -23,6 +23,8 @@ SERVERS = frozenset(
 )
 """Handlers of the standard library's servers: no framework knows when they are done."""
 WORKERS = frozenset("Thread Task".split())
+BASES = VIEWS | SERVERS | WORKERS
+"""What a class inherits from whose methods somebody else enters."""
 METHODS = frozenset(
     "get post put delete patch head options run handle do_GET do_POST do_PUT do_DELETE on_get on_post on_message "
     "before_start on_success on_failure on_retry".split()
@@ -37,7 +39,7 @@ _DECORATOR = re.compile(
     rf"@[\w.]+(?<!mock)\.(?:(?:{_any_of(ROUTES)})\(|(?:{_any_of(JOBS)})\b)"
     rf"|@(?:{_any_of(BARE_JOBS)})\b|@[\w.]*(?:{_any_of(SIGNALS)})\.connect\b".encode()
 )
-_BASE = re.compile(rf"class \w+\([^)]*\b(?:{_any_of(VIEWS, SERVERS, WORKERS)})\b".encode())
+_BASE = re.compile(rf"class \w+\([^)]*\b(?:{_any_of(BASES)})\b".encode())
 ADDING = tuple([f".{name}(" for name in sorted(ADDING_JOBS | {"add_url_rule"})])
 """The calls for which a file is read. FastAPI's `add_api_route` is none: whole layers of routers that only hand on
 would have to be read, and the session of a FastAPI route is mostly given to it, which has words of its own."""

@@ -113,6 +113,4 @@ def _is_entry(decorator: ast.expr) -> bool:
 
 
 def _is_view_or_worker(definition: ast.ClassDef) -> bool:
-    return any(
-        [last_name(base) in entry_words.VIEWS | entry_words.SERVERS | entry_words.WORKERS for base in definition.bases]
-    )
+    return any([last_name(base) in entry_words.BASES for base in definition.bases])
