@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from session_lint.source.inventory import File
     from session_lint.syntax.batch import Tree
 
+FEW = 10
+"""One file of so many is worth asking for the flows around it, rather than for all."""
+
 
 def judge(
     files: Sequence[File], trees: dict[str, Tree], wanted: Iterable[str], settings: Settings
@@ -31,7 +34,10 @@ def judge(
         for file in files
         if file.path in trees
     }
-    project = Project(list(modules.values()), settings, [file.name for file in files])
+    wanted = list(wanted)
+    is_whole = len(wanted) * FEW > len(modules)
+    packages = [file.name for file in files if file.is_package]
+    project = Project(list(modules.values()), settings, [file.name for file in files], packages, is_whole)
     rules = list(all_rules().values())
     results = {path: _judge(project, modules[path], trees[path], rules, settings) for path in wanted}
     names = _Names(files, project)

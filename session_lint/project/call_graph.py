@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 from session_lint import ir
 from session_lint.flow.result import COMMITTED, INJECTED, PARAMETER, Exit, FunctionFlow
 from session_lint.flow.state import BROKEN, CUT, OPEN
 from session_lint.flow.values import Path
+from session_lint.project.mentions import Mentions
 from session_lint.project.modules import ClassRef, FunctionRef
 
 if TYPE_CHECKING:
@@ -45,13 +46,19 @@ class Exposure(NamedTuple):
 
 
 class CallGraph:
-    """The calls of the project that pass sessions on. Worked out when it is first asked for, and kept."""
+    """The calls of the project that pass sessions on. Worked out when it is first asked for, and kept.
+
+    Where only some files are judged, the flows of those functions are asked for that may call them, not all: the
+    answers are the same.
+    """
 
     def __init__(self, project: Project) -> None:
         self._project = project
-        self._callers: dict[int, list[tuple[Path, Caller]]] | None = None
+        self._mentions = Mentions(project.table)
+        self._all_callers: dict[int, list[tuple[Path, Caller]]] | None = None
+        self._callers: dict[int, list[tuple[Path, Caller]]] = {}
         self._users: dict[int, list[tuple[FunctionRef, Exposure]]] | None = None
-        self._begun: dict[int, list[Constants]] | None = None
+        self._all_begun: dict[int, list[Constants]] | None = None
         self._parts: dict[int, bool] = {}
         self._depth = 0
 
@@ -62,20 +69,23 @@ class CallGraph:
 
         A method that overrides one is called by whoever calls that one.
         """
-        if self._callers is None:
-            self._callers = self._find_callers()
-        found = self._callers.get(id(reference.function), [])
+        found = self._calls_of(reference)
         for overridden in self._overridden(reference):
-            found = found + self._callers.get(id(overridden.function), [])
+            found = found + self._calls_of(overridden)
         return [caller for given, caller in found if root is None or given == root]
 
-    def _find_callers(self) -> dict[int, list[tuple[Path, Caller]]]:
-        callers: dict[int, list[tuple[Path, Caller]]] = {}
-        for flow in self._project.all_flows():
-            for handing in flow.calls:
-                known = callers.setdefault(id(handing.callee.function), [])
-                known += [(root, Caller(flow.reference, identity, handing.place)) for root, identity in handing.given]
-        return callers
+    def _calls_of(self, reference: FunctionRef) -> list[tuple[Path, Caller]]:
+        """The calls of exactly this function, each with its path of the session that it is handed."""
+        key = id(reference.function)
+        if self._all_callers is not None:
+            return self._all_callers.get(key, [])
+        if key not in self._callers:
+            nearby = None if self._project.is_whole else self._mentions.callers(reference)
+            if nearby is None:
+                self._all_callers = _calls_in(self._project.all_flows())
+                return self._calls_of(reference)
+            self._callers[key] = _calls_in(self._project.flows(nearby)).get(key, [])
+        return self._callers[key]
 
     def _overridden(self, reference: FunctionRef) -> Iterator[FunctionRef]:
         module, function = reference
@@ -87,6 +97,21 @@ class CallGraph:
                 method = symbol.module.functions.get(f"{symbol.definition.qualname}.{function.name}")
                 if method is not None:
                     yield FunctionRef(symbol.module, method)
+
+    def above(self, references: Iterable[FunctionRef], depth: int) -> Iterable[FunctionFlow]:
+        """The flows of the functions that hand sessions to some others, through so many calls, and perhaps of more.
+
+        In the order of the source.
+        """
+        if self._project.is_whole:
+            return self._project.all_flows()
+        found: dict[FunctionRef, None] = {}
+        level = list(references)
+        for _ in range(depth):
+            callers = [caller.reference for each in level for _, caller in self._calls_of(each)]
+            level = [each for each in dict.fromkeys(callers) if each not in found]
+            found.update(dict.fromkeys(level))
+        return self._project.flows(found)
 
     # ------------------------------------------------------------------------------------ units of work
 
@@ -156,27 +181,41 @@ class CallGraph:
 
     def begun_by_callers(self, reference: FunctionRef) -> list[Constants]:
         """With which constants somebody calls the function and hands it a session in a begin() block."""
-        if self._begun is None:
-            self._begun = self._find_begun()
-        return self._begun.get(id(reference.function), [])
+        key = id(reference.function)
+        if self._project.is_whole:
+            if self._all_begun is None:
+                self._all_begun = self._find_begun(list(self._project.all_flows()))
+            return self._all_begun.get(key, [])
+        return self._find_begun(list(self.above([reference], _MAX_CHAIN))).get(key, [])
 
-    def _find_begun(self) -> dict[int, list[Constants]]:
-        """Follow the sessions that begin() blocks hand out down the calls."""
+    def _find_begun(self, flows: list[FunctionFlow]) -> dict[int, list[Constants]]:
+        """Follow the sessions that begin() blocks hand out down the calls of some functions."""
         begun: dict[int, list[Constants]] = {}
-        waiting = list(self._project.all_flows())
+        known = {id(flow.reference.function): flow for flow in flows}
+        waiting = flows
         while waiting:
             reached: list[FunctionFlow] = []
             for flow in waiting:
                 is_begun = id(flow.reference.function) in begun
                 for call in flow.invocations:
-                    known = begun.get(id(call.callee.function), [])
-                    if call.constants in known or not (call.in_block or (is_begun and call.is_parameter)):
+                    callee = id(call.callee.function)
+                    found = begun.get(callee, [])
+                    if call.constants in found or not (call.in_block or (is_begun and call.is_parameter)):
                         continue
-                    begun[id(call.callee.function)] = [*known, call.constants]
-                    found = self._project.flow(call.callee)
-                    reached += [found] if found is not None else []
+                    begun[callee] = [*found, call.constants]
+                    reached += [known[callee]] if callee in known else []
             waiting = reached
         return begun
+
+
+def _calls_in(flows: Iterable[FunctionFlow]) -> dict[int, list[tuple[Path, Caller]]]:
+    """The calls that functions make, by who is called."""
+    calls: dict[int, list[tuple[Path, Caller]]] = {}
+    for flow in flows:
+        for handing in flow.calls:
+            known = calls.setdefault(id(handing.callee.function), [])
+            known += [(root, Caller(flow.reference, identity, handing.place)) for root, identity in handing.given]
+    return calls
 
 
 def open_ways(flow: FunctionFlow, identity: Path) -> list[Exit]:

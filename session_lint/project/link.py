@@ -40,10 +40,21 @@ from session_lint.settings import Settings
 class Project:
     """The linked project."""
 
-    def __init__(self, modules: list[Module], settings: Settings, files: Iterable[str] = ()) -> None:
-        """files: the dotted names of all files of the project, those that were not read included."""
+    def __init__(
+        self,
+        modules: list[Module],
+        settings: Settings,
+        files: Iterable[str] = (),
+        packages: Iterable[str] = (),
+        is_whole: bool = True,
+    ) -> None:
+        """files, packages: see `SymbolTable`.
+
+        is_whole: whether most of it will be judged, so that it pays to work out all flows at once.
+        """
         self.settings = settings
-        self.table = SymbolTable(modules, files)
+        self.is_whole = is_whole
+        self.table = SymbolTable(modules, files, packages)
         self.statics = Statics(self.table, settings)
         self.constructors = Constructors(self.table)
         self.aliases = Aliases(self)
@@ -153,11 +164,25 @@ class Project:
         return None
 
     def all_flows(self) -> Iterator[FunctionFlow]:
+        """The flows of all functions, in the order of the source."""
         for module in self.table.modules:
             for reference in self.functions(module):
                 flow = self.flow(reference)
                 if flow is not None:
                     yield flow
+
+    def flows(self, references: Iterable[FunctionRef]) -> Iterator[FunctionFlow]:
+        """The flows of some functions, in the order of the source."""
+        wanted = set(references)
+        for reference in sorted(wanted, key=lambda each: self._order[each]):
+            flow = self.flow(reference)
+            if flow is not None:
+                yield flow
+
+    @cached_property
+    def _order(self) -> dict[FunctionRef, int]:
+        references = [reference for module in self.table.modules for reference in self.functions(module)]
+        return {reference: number for number, reference in enumerate(references)}
 
     def imports(self, *packages: str) -> bool:
         """Whether any module of the project imports one of the packages."""

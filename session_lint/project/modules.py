@@ -190,15 +190,22 @@ LIBRARIES = frozenset(
 """Packages that a folder of the same name (`contrib/sqlalchemy/orm.py`), or a copy in the tree, does not stand for."""
 
 
+_SOURCES = ("src", "lib", "python")
+"""Folders that hold what Python is to find, and are no part of its name."""
+
+
 class SymbolTable:
     """All modules of the project, and the question what a name means."""
 
-    def __init__(self, modules: list[Module], files: Iterable[str] = ()) -> None:
-        """files: the dotted names of all files of the project, those that were not read included."""
+    def __init__(self, modules: list[Module], files: Iterable[str] = (), packages: Iterable[str] = ()) -> None:
+        """files: the dotted names of all files of the project, those that were not read included.
+
+        packages: the names of those that are an `__init__.py`.
+        """
         self.modules = modules
         self.bodies = Bodies()
         self._by_last: dict[str, list[tuple[tuple[str, ...], Module]]] = {}
-        self._found: dict[tuple[str, str], Module | None] = {}
+        self._found: dict[tuple[str, str], list[Module]] = {}
         # Asked a hundred thousand times in a large project, with few different questions.
         self._resolved: dict[tuple[int, tuple[str, ...]], Symbol | None] = {}
         self._ancestors: dict[int, list[Symbol]] = {}
@@ -206,8 +213,10 @@ class SymbolTable:
         self._methods_by_name: dict[str, list[FunctionRef]] | None = None
         self._heirs: dict[int, list[ClassRef]] | None = None
         self._overrides: dict[tuple[int, int], list[tuple[ClassRef, FunctionRef]]] = {}
-        self._files = files
-        self._packages: set[str] | None = None
+        self._files = [tuple(name.split(".")) for name in files]
+        self._packages = {tuple(name.split(".")) for name in packages}
+        self._folders = {path[:length] for path in self._files for length in range(1, len(path) + 1)}
+        self._tops: set[str] | None = None
         for module in modules:
             parts = tuple(module.name.split("."))
             self._by_last.setdefault(parts[-1], []).append((parts, module))
@@ -218,36 +227,35 @@ class SymbolTable:
 
     def find_module(self, dotted: str, near: Module) -> Module | None:
         """The file that `import dotted` means, seen from the module `near`."""
-        package = near.name.rpartition(".")[0]
-        key = (dotted, package)
+        home = near.name if near.is_package else near.name.rpartition(".")[0]
+        key = (dotted, home)
         if key not in self._found:
-            self._found[key] = self._find_module(tuple(dotted.split(".")), near)
-        return self._found[key]
+            self._found[key] = self._candidates(tuple(dotted.split(".")), tuple(home.split(".")))
+        return next((module for module in self._found[key] if module is not near), None)
 
-    def _find_module(self, parts: tuple[str, ...], near: Module) -> Module | None:
-        candidates = [
-            (path, module)
-            for path, module in self._by_last.get(parts[-1], ())
-            if path[-len(parts) :] == parts and module is not near
-        ]
-        if not candidates:
-            return None
-        home = near.name.split(".")
+    def _candidates(self, parts: tuple[str, ...], home: tuple[str, ...]) -> list[Module]:
+        """The files that a dotted name may mean, seen from a package; the likeliest first."""
 
-        def nearness(candidate: tuple[tuple[str, ...], Module]) -> tuple[int, int]:
-            shared = 0
-            for ours, theirs in zip(home, candidate[0], strict=False):
-                if ours != theirs:
-                    break
-                shared += 1
-            return (-shared, len(candidate[0]))
+        def shared(path: tuple[str, ...]) -> int:
+            pairs = enumerate(zip(home, path, strict=False))
+            return next((at for at, (ours, theirs) in pairs if ours != theirs), min(len(home), len(path)))
 
-        best = min(candidates, key=nearness)
-        # A short name such as `utils` or `requests` must not be found in some unrelated corner of the tree.
-        if len(parts) == 1 and len(best[0]) > 1:
-            shared = -nearness(best)[0]
-            return best[1] if shared >= len(best[0]) - 1 else None
-        return best[1]
+        found = [pair for pair in self._by_last.get(parts[-1], ()) if pair[0][-len(parts) :] == parts]
+        if any([path[: -len(parts)] in self._packages for path, _ in found]) and self._is_top(parts[0], home):
+            found = [pair for pair in found if pair[0][: -len(parts)] not in self._packages]
+        if len(parts) == 1:
+            # A short name such as `utils` or `requests` must not be found in some unrelated corner of the tree.
+            found = [pair for pair in found if shared(pair[0]) >= len(pair[0]) - 1]
+        return [module for path, module in sorted(found, key=lambda pair: (-shared(pair[0]), len(pair[0])))]
+
+    def _is_top(self, name: str, home: tuple[str, ...]) -> bool:
+        """Whether a file or folder of that name lies where Python looks for it: around a package, in no other one.
+
+        Then what lies in a package by the same name is another one: `tests/app/db.py` is not `app.db`.
+        """
+        roots = [home[:length] for length in range(len(home) + 1)]
+        roots += [(*root, source) for root in roots for source in _SOURCES]
+        return any([root not in self._packages and (*root, name) in self._folders for root in roots])
 
     def resolve(self, module: Module, path: tuple[str, ...]) -> Symbol | None:
         """What a dotted path means at module level; None if the module defines no such name."""
@@ -301,11 +309,11 @@ class SymbolTable:
 
     def is_unread(self, dotted: str) -> bool:
         """Whether an external name belongs to the project after all: to a part of it that was not read."""
-        if self._packages is None:
-            self._packages = {part for module in self.modules for part in module.name.split(".")[:-1]}
-            self._packages.update([name.partition(".")[0] for name in self._files])
+        if self._tops is None:
+            self._tops = {part for module in self.modules for part in module.name.split(".")[:-1]}
+            self._tops.update([path[0] for path in self._files])
         first = dotted.partition(".")[0]
-        return first in self._packages and first not in LIBRARIES
+        return first in self._tops and first not in LIBRARIES
 
     def bases(self, reference: ClassRef) -> list[Symbol]:
         """What a class's bases mean."""

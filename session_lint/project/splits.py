@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 from session_lint import ir
@@ -64,17 +64,24 @@ class Splits:
 
     def at_commits(self, module: Module) -> list[Split]:
         """Those whose commit stands in the module."""
+        # Without looking at its callers: most modules commit nothing that was handed to them.
+        committing = [flow.reference for flow in self._flows(module) if _commits_for_others(flow)]
+        if not committing:
+            return []
+        if not self._project.is_whole:
+            callers = self._project.call_graph.above(committing, _MAX_DEPTH + 1)
+            return self._by_module(callers).get(module, [])
         if self._at_commits is None:
-            # Without looking at its callers, which takes the flows of the whole project: most modules commit nothing
-            # that was handed to them.
-            if not any([_commits_for_others(flow) for flow in self._flows(module)]):
-                return []
-            self._at_commits = {}
-            for flow in self._project.all_flows():
-                for split in self._in(flow):
-                    if not split.flag:
-                        self._at_commits.setdefault(split.by.reference.module, []).append(split)
+            self._at_commits = self._by_module(self._project.all_flows())
         return self._at_commits.get(module, [])
+
+    def _by_module(self, callers: Iterable[FunctionFlow]) -> dict[Module, list[Split]]:
+        found: dict[Module, list[Split]] = {}
+        for flow in callers:
+            for split in self._in(flow):
+                if not split.flag:
+                    found.setdefault(split.by.reference.module, []).append(split)
+        return found
 
     def _flows(self, module: Module) -> list[FunctionFlow]:
         flows = [self._project.flow(reference) for reference in self._project.functions(module)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 from session_lint import ir
@@ -87,15 +87,20 @@ class Swallows:
         """For each handler of a function: who suffers from what it swallows."""
         if not any([_leaves_broken(way) for way in flow.exits]):
             return
-        if self._uses is None:
-            self._uses = self._find()
-        for key, uses in self._uses.items():
+        if not self._project.is_whole:
+            callers = self._project.call_graph.above([flow.reference], _MAX_DEPTH)
+            uses = self._find(callers)
+        else:
+            if self._uses is None:
+                self._uses = self._find(self._project.all_flows())
+            uses = self._uses
+        for key, found in uses.items():
             if key[0] == id(flow.reference.function):
-                yield self._swallowers[key], uses
+                yield self._swallowers[key], found
 
-    def _find(self) -> dict[tuple[int, ir.Place], list[Use]]:
+    def _find(self, flows: Iterable[FunctionFlow]) -> dict[tuple[int, ir.Place], list[Use]]:
         found: dict[tuple[int, ir.Place], list[Use]] = {}
-        for flow in self._project.all_flows():
+        for flow in flows:
             for use in self._uses_in(flow):
                 assert use.event.session is not None
                 swallower = self.swallower(flow, use.event.identity, use.event.session)
