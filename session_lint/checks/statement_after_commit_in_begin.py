@@ -60,6 +60,9 @@ def _harms(context: Context, flow: FunctionFlow, commit: Event) -> bool:
     block = next((node for node in blocks if any([_begins_nested(item.value) for item in node.items])), None)
     if block is None:
         return True
+    attempts = [frame.node for frame in commit.frames if frame.kind == "try" and isinstance(frame.node, ir.Try)]
+    if any([_goes_on(attempt) for attempt in attempts if ir.within(block.place, attempt.place)]):
+        return True  # Whoever goes on after an error relies on the savepoint.
     inside = [frame.node for frame in commit.frames if ir.within(frame.node.place, block.place)]
     if any([isinstance(node, (ir.For, ir.While)) for node in inside]):
         return True
@@ -71,6 +74,10 @@ def _harms(context: Context, flow: FunctionFlow, commit: Event) -> bool:
     if any([mark is not None and precedes(mark.place, block.place) for mark in wrote]):
         return True
     return _is_taken_along(context, flow.reference, commit.identity, set())
+
+
+def _goes_on(attempt: ir.Try) -> bool:
+    return not all([isinstance(handler.body[-1], ir.Raise) for handler in attempt.handlers])
 
 
 def _is_bare(node: ir.Expr) -> bool:

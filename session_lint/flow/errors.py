@@ -3,7 +3,7 @@
 A kind is a dotted class name, or one of those below. Facts about drivers: a unique violation arrives as
 IntegrityError everywhere; a serialization failure, a timeout or a killed backend is an OperationalError with
 psycopg and a plain DBAPIError with asyncpg, so that `except OperationalError` may or may not catch it. Whatever a
-driver raises arrives wrapped, so that no handler of a driver's own class catches it.
+driver raises arrives wrapped, so that no handler of a driver's own class catches it, unless the project unwraps it.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class Error(NamedTuple):
 def is_database_type(name: str) -> bool:
     """Whether a class is one that a failed statement raises; the author expects one where it is caught."""
     last = name.rpartition(".")[2]
-    if last in _NOT_FAILURES or _is_drivers(name):
+    if last in _NOT_FAILURES:
         return False
     if last in _SQLALCHEMY or last in _INTEGRITY or last in _REFUSALS or (last in _OPERATIONAL and last != "Error"):
         return True
@@ -80,7 +80,8 @@ def is_conflict_type(name: str) -> bool:
     return last in _INTEGRITY or any([word in last.lower() for word in ("integrity", "unique", "duplicate")])
 
 
-def _is_drivers(name: str) -> bool:
+def is_drivers(name: str) -> bool:
+    """Whether a class is a driver's own, by its dotted name."""
     head, dot, _ = name.partition(".")
     return bool(dot) and head in _DRIVERS
 
@@ -122,8 +123,6 @@ def _caught_by(kind: str, name: str, lineage: Lineage) -> str:
 def _database_caught_by(kind: str, name: str) -> str:
     """For a class of SQLAlchemy, of a driver, or of somebody else."""
     last = name.rpartition(".")[2]
-    if _is_drivers(name):
-        return "never"
     if last in _REFUSALS:
         return "maybe" if kind == REFUSED else "never"
     if kind == INTEGRITY:

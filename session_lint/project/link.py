@@ -10,9 +10,11 @@ from session_lint import ir
 from session_lint.findings import Confidence
 from session_lint.flow.contracts import Contract
 from session_lint.flow.effects import is_active
+from session_lint.flow.errors import is_drivers
 from session_lint.flow.result import FunctionFlow
 from session_lint.flow.state import SessionState
 from session_lint.flow.values import Borrowed, Dependency, Function, Instance, Value
+from session_lint.ir_queries import path_of
 from session_lint.project import shapes
 from session_lint.project.aliases import Aliases
 from session_lint.project.call_graph import CallGraph
@@ -254,16 +256,32 @@ class Project:
     def lineage(self, name: str) -> tuple[str, ...] | None:
         """The names of all classes that an exception class of the project inherits from; None if it is none of its.
 
+        A driver's class is none of SQLAlchemy's: what a driver raises arrives wrapped.
         A module that mentions neither sessions nor SQLAlchemy is not read: its classes inherit from nothing of theirs.
         """
         if name not in self._lineages:
             self._lineages[name] = self._find_lineage(name)
         return self._lineages[name]
 
+    @cached_property
+    def _unwraps_errors(self) -> bool:
+        """Whether a listener to `handle_error` raises the driver's own exception in the place of SQLAlchemy's."""
+        statements = self.table.bodies.statements
+        raised = [
+            path_of(statement.exception)
+            for module in self.table.modules
+            for function in module.functions.values()
+            for statement in statements(function.body)
+            if isinstance(statement, ir.Raise) and statement.exception is not None
+        ]
+        return any([path[-1:] == ("original_exception",) for path in raised])
+
     def _find_lineage(self, name: str) -> tuple[str, ...] | None:
         last = name.rpartition(".")[2]
         if self.means_failure(name):
             return (name, "SQLAlchemyError")
+        if is_drivers(name):
+            return None if self._unwraps_errors else ()
         for module in self.table.modules:
             definition = module.classes.get(last)
             if definition is not None and name in (f"{module.name}.{last}", last):
