@@ -492,6 +492,7 @@ def test_a_buffer_of_a_file_that_is_not_there_yet() -> None:
 
 def test_a_chain_of_calls_is_gone_through_once() -> None:
     """For each link twice, a chain of thirty would take longer than anybody waits."""
-    chain = 'text().replace("a", "b")' + '.replace("a", "b")' * 200
-    Path("chain.py").write_text(f"class Text:\n    def __init__(self, session, text):\n        self.value = {chain}\n")
+    chain = "str(token)" + '.replace("a", "b")' * 40
+    code = f"class Auth:\n    def __init__(self, token, session: Session) -> None:\n        token = {chain}\n"
+    Path("chain.py").write_text(f"from sqlalchemy.orm import Session\n\n\n{code}        self.session = session\n")
     assert run("chain.py").findings == []
