@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from session_lint.checks import rule
 from session_lint.checks._failures import Failure, confidence_of, failures, is_handed, is_judged_elsewhere
-from session_lint.checks.context import Context, history
+from session_lint.checks.context import Context, happens, history
 from session_lint.findings import Confidence, Finding, Severity
 from session_lint.flow.result import FunctionFlow
 from session_lint.project import ownership
@@ -32,7 +32,7 @@ def _finding(context: Context, flow: FunctionFlow, failure: Failure, confidence:
     assert failure.way.error is not None
     text, name = failure.way.error.text, flow.reference.function.name
     commits_itself = failure.commit.detail is None
-    message = f"if {text} fails, {name} lets the exception out without rolling back {failure.info.name}"
+    message = f"if {happens(text, 'fails')}, {name} lets the exception out without rolling back {failure.info.name}"
     if not commits_itself:
         message += f", which {failure.commit.text} commits"
     if context.local:
