@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -238,6 +239,72 @@ def test_a_very_long_file(tmp_path: Path) -> None:
     document = json.loads(done.stdout)
     assert (done.returncode, document["summary"]["lines"]) == (1, 100_003)
     assert [finding["line"] for finding in document["findings"]] == [6 + 5 * number for number in range(250)]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no named pipes")
+def test_pipes(tmp_path: Path) -> None:
+    """A named one may have nobody who writes to it; a shell's own has."""
+    (tmp_path / "good.py").write_text(GOOD)
+    os.mkfifo(tmp_path / "pipe.py")
+    done = run(tmp_path, "pipe.py", "good.py", "--ownership", "local", "--output-format", "concise", "-q")
+    first, second = done.stdout.splitlines()
+    assert (done.returncode, done.stderr) == (1, "")
+    assert first.startswith("good.py:6:")
+    assert second == "pipe.py:1:1: SES902 cannot be read: it is a named pipe"
+    done = run(tmp_path, ".", "--ownership", "local", "--output-format", "concise", "-q")
+    assert (done.returncode, done.stdout) == (1, f"{first}\n")
+    reader, writer = os.pipe()
+    os.write(writer, GOOD.encode())
+    os.close(writer)
+    name = f"/dev/fd/{reader}"
+    done = run(tmp_path, name, "--ownership", "local", "--output-format", "concise", "-q", pass_fds=[reader])
+    os.close(reader)
+    assert (done.returncode, done.stderr) == (1, "")
+    assert done.stdout == first.replace("good.py", name) + "\n"
+
+
+# As root, permissions only bind who gives up the right to pass them over.
+BOUND = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"]
+
+
+def binds() -> bool:
+    if os.name == "nt" or os.geteuid():
+        return os.name != "nt"
+    return shutil.which("setpriv") is not None and not subprocess.run([*BOUND, "true"], check=False).returncode
+
+
+may_be_bound = pytest.mark.skipif(not binds(), reason="permissions don't bind this user")
+
+
+@may_be_bound
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("check sub/x/a.py", "permission denied: sub/x/a.py"),
+        ("check sub/x", "cannot read the directory sub/x: Permission denied"),
+        ("check sub/x good.py", "cannot read the directory sub/x: Permission denied"),
+        ("check sub/x/y", "permission denied: sub/x/y"),
+        ("check --stdin-filename sub/x/a.py", None),
+    ],
+)
+def test_named_paths_that_may_not_be_read(tmp_path: Path, words: str, message: str | None) -> None:
+    (tmp_path / "good.py").write_text(GOOD)
+    (tmp_path / "sub" / "x" / "y").mkdir(parents=True)
+    (tmp_path / "sub" / "x" / "a.py").write_text(GOOD)
+    (tmp_path / "sub" / "x").chmod(0)
+    prefix = BOUND if os.geteuid() == 0 else []
+    command = [*prefix, sys.executable, "-m", "session_lint", *words.split(), "--no-cache"]
+    environment = {**os.environ, "PYTHONPATH": str(Path(session_lint.__file__).parents[1])}
+    try:
+        done = subprocess.run(
+            command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False, input="x = 1\n"
+        )
+    finally:
+        (tmp_path / "sub" / "x").chmod(0o700)
+    if message is None:
+        assert (done.returncode, done.stderr) == (0, "")
+    else:
+        assert (done.returncode, done.stdout, done.stderr) == (2, "", f"session-lint: error: {message}\n")
 
 
 @pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="permissions don't bind this user")
