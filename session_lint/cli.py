@@ -267,6 +267,9 @@ def _confirm(options: argparse.Namespace) -> int:
         write(confirm.as_json(report, verdicts, None), options.output_file, for_people=False)
     else:
         _show(confirm.with_verdicts(report, verdicts), settings, options)
+    if verdicts.report.status not in confirm.FINISHED:
+        say(f"error: the tests did not run to their end: pytest ended with exit status {verdicts.report.status}")
+        return FAILED
     if tests_status:
         say(f"warning: the tests ended with exit status {tests_status}")
     found = verdicts.findings or verdicts.missed
