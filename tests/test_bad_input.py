@@ -11,6 +11,7 @@ import re
 import shutil
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -94,10 +95,18 @@ DEEP = {
 }
 
 
-def run(directory: Path, *arguments: str, **given: Any) -> subprocess.CompletedProcess[str]:
+def run(directory: Path, *arguments: str, cached: bool = False, **given: Any) -> subprocess.CompletedProcess[str]:
     """The command as a user starts it, in a directory."""
     environment = {**os.environ, "PYTHONPATH": str(Path(session_lint.__file__).parents[1])}
-    command = [sys.executable, "-m", "session_lint", "check", "--isolated", "--no-cache", *arguments]
+    command = [
+        sys.executable,
+        "-m",
+        "session_lint",
+        "check",
+        "--isolated",
+        *([] if cached else ["--no-cache"]),
+        *arguments,
+    ]
     return subprocess.run(
         command, cwd=directory, env=environment, capture_output=True, text=True, check=False, timeout=60, **given
     )
@@ -400,12 +409,37 @@ def test_two_modules_of_one_name(tmp_path: Path) -> None:
 
 
 def test_imports_that_lead_nowhere(tmp_path: Path) -> None:
-    project(
-        tmp_path, "from .missing import store\nfrom ..... import above\nfrom nowhere.at_all import *\nimport app.jobs\n"
-    )
+    imports = """
+        from .missing import store
+        from .gone import *
+        from ...toofar import get_db
+        from ..... import above
+        from nowhere.at_all import *
+        from fastapi.missing import x
+        from sqlalchemy.orm import Session
+        from . import jobs
+        from .lists import names
+        from shop import settings
+        import app.jobs
+    """
+    project(tmp_path, textwrap.dedent(imports))
+    (tmp_path / "app" / "lists.py").write_text("names = []\n")
+    (tmp_path / "src" / "shop").mkdir(parents=True)
+    (tmp_path / "src" / "shop" / "__init__.py").write_text("")
+    (tmp_path / "src" / "shop" / "settings.py").write_text("")
+    (tmp_path / "app" / "jobs.py").write_text(f"from shop.db import engine\nfrom shop import settings\n{JOB}")
     done = run(tmp_path, ".", "--output-format", "concise", "-q")
     assert (done.returncode, done.stderr) == (1, "")
-    assert [line.partition(" weekly")[0] for line in done.stdout.splitlines()] == ["app/jobs.py:14:9: SES107"]
+    assert [line.partition(" weekly")[0] for line in done.stdout.splitlines()] == ["app/jobs.py:16:9: SES107"]
+    for _ in range(2):  # also when nothing has changed
+        done = run(tmp_path, ".", "--output-format", "concise", "-q", "-v", cached=True)
+        assert done.stderr.splitlines()[1:] == [
+            "session-lint: app/jobs.py: imports shop.db, which is no file of this project",
+            "session-lint: app/repository.py: imports app.gone, which is no file of this project",
+            "session-lint: app/repository.py: imports app.missing, which is no file of this project",
+            "session-lint: app/repository.py: imports ...toofar, which is above the project's root",
+            "session-lint: app/repository.py: imports ....., which is above the project's root",
+        ], "nothing is said of what is not the project's"
 
 
 # ---------------------------------------------------------------------------------------------- wrong settings
