@@ -14,6 +14,7 @@ from session_lint.flow import result
 from session_lint.flow.result import Event, FunctionFlow
 from session_lint.flow.state import Mark
 from session_lint.ir_queries import path_of
+from session_lint.project.swallows import counts_attempts
 
 _REMEDY = "put what may conflict into `with {name}.begin_nested():`, inside of the try, and leave the rollback out"
 _ADDING = (".add()", ".add_all()")
@@ -80,22 +81,47 @@ def _loss(flow: FunctionFlow, event: Event) -> Loss | None:
 
 def _is_other_work(flow: FunctionFlow, loss: Loss, attempt: ir.Try, rollback: Event) -> bool:
     """Whether more is lost than what was tried: by a loop, or by a write that was not the only one."""
-    if loss.again or ir.within(loss.wrote.place, attempt.place):
-        return loss.again
-    if _is_tried_again(loss, attempt, rollback):
+    wrote = _done_at(flow, loss.wrote.place)
+    if loss.again:
+        return not _is_left_for_another_turn(wrote, rollback)
+    if _all_within(wrote, attempt) or _is_tried_again(wrote, attempt, rollback):
         return False
-    first, last = loss.wrote.place, attempt.body[-1].place
+    first, last = min(wrote), attempt.body[-1].place
     return any([event.kind == result.WROTE and first < event.place <= last for event in flow.events])
 
 
-def _is_tried_again(loss: Loss, attempt: ir.Try, rollback: Event) -> bool:
+def _done_at(flow: FunctionFlow, place: ir.Place) -> list[ir.Place]:
+    """Where a function does what stands at a place: in a nested function, it is wherever that is called."""
+    body = flow.reference.function.body
+    for statement in ir.statements(body):
+        if isinstance(statement, ir.Define) and ir.within(place, statement.place):
+            calls = [part for part in ir.expressions(body) if isinstance(part, ir.Call)]
+            return [call.place for call in calls if path_of(call.function) == (statement.definition.name,)] or [place]
+    return [place]
+
+
+def _all_within(places: list[ir.Place], statement: ir.Stmt | ir.Handler) -> bool:
+    return all([ir.within(place, statement.place) for place in places])
+
+
+def _is_tried_again(wrote: list[ir.Place], attempt: ir.Try, rollback: Event) -> bool:
     """Whether the next turn of the loop, which success leaves, does what is lost once more."""
     for frame in reversed(rollback.frames):
         if frame.kind in ("for", "while"):
             succeeding = ir.statements((*attempt.body, *attempt.orelse))
             leaves = any([isinstance(statement, (ir.Return, ir.Break)) for statement in succeeding])
-            return leaves and ir.within(loss.wrote.place, frame.node.place)
+            return leaves and _all_within(wrote, frame.node)
     return False
+
+
+def _is_left_for_another_turn(wrote: list[ir.Place], rollback: Event) -> bool:
+    """Whether the handler leaves the loop over the items, for the next attempt to do all that is lost once more."""
+    loops = [frame.node for frame in rollback.frames if isinstance(frame.node, (ir.For, ir.While))]
+    handlers = [frame.node for frame in rollback.frames if isinstance(frame.node, ir.Handler)]
+    if len(loops) < 2 or not handlers or not isinstance(handlers[-1].body[-1], ir.Break):
+        return False
+    around = loops[-2]
+    return isinstance(around, ir.For) and counts_attempts(around.iterable) and _all_within(wrote, around)
 
 
 def _of_callers(context: Context, flow: FunctionFlow, event: Event) -> Iterator[Loss]:

@@ -11,7 +11,7 @@ from session_lint.findings import Confidence, Finding, Severity
 from session_lint.flow import result
 from session_lint.flow.result import Event, FunctionFlow
 from session_lint.flow.state import Mark
-from session_lint.ir_queries import bound_paths, handled_calls, last_name, path_of, precedes
+from session_lint.ir_queries import bound_paths, handled_calls, last_name, makes_calls, path_of, precedes
 
 
 @rule("SES103", "multi-write-without-begin", Severity.WARNING)
@@ -35,6 +35,8 @@ def check(context: Context) -> Iterator[Finding]:
             # callee, or where the author rolls back around both.
             direct = all([write.detail in (None, result.CHANGE) for write in (*earlier, *later)])
             together = depends and (direct or _is_rolled_back(event))
+            if _stands_alone(flow, event, earlier, depends) or _is_undone(context, flow, event, depends):
+                together = False
             confidence = certainty(info, Confidence.LIKELY if together else Confidence.POSSIBLE)
             message = (
                 f"{flow.reference.function.name} commits twice: if {later[-1].text} or the second commit fails, "
@@ -61,11 +63,75 @@ def _is_rolled_back(event: Event) -> bool:
     return False
 
 
+def _stands_alone(flow: FunctionFlow, second: Event, earlier: list[Event], depends: set[str]) -> bool:
+    """Whether the first commit is that of a row which is made only if it isn't there: the next call finds it."""
+    first = _first_commit(flow, second)
+    if first.detail == "callee, perhaps":
+        return all([write.place == first.place for write in earlier])
+    for frame in first.frames:
+        node = frame.node
+        if isinstance(node, ir.If) and not ir.within(second.place, node.place):
+            missing = _asked_for(node.test)
+            inside = all([ir.within(write.place, node.place) for write in earlier])
+            if inside and depends <= missing and all([_is_looked_up(flow, name, node) for name in missing]):
+                return True
+    return False
+
+
+def _asked_for(test: ir.Expr) -> set[str]:
+    """The name that a condition says to be nothing: `not row`, `row is None`."""
+    if isinstance(test, ir.Not) and isinstance(test.value, ir.Name):
+        return set(test.value.path[:1])
+    if isinstance(test, ir.Compare) and test.operator in ("is", "==") and test.right == ir.Constant(None):
+        return set(path_of(test.left)[:1])
+    return set()
+
+
+def _is_looked_up(flow: FunctionFlow, name: str, before: ir.If) -> bool:
+    """Whether the last value that a name gets before a condition is that of a call."""
+    looked_up = False
+    assigned = [node for node in ir.statements(flow.reference.function.body) if isinstance(node, ir.Assign)]
+    for statement in assigned:
+        if statement.place < before.place and ir.Name((name,)) in statement.targets:
+            looked_up = statement.value is not None and makes_calls(statement.value)
+    return looked_up
+
+
+def _is_undone(context: Context, flow: FunctionFlow, second: Event, depends: set[str]) -> bool:
+    """Whether a handler around the second commit deletes what the first one has made."""
+    for frame in second.frames:
+        if frame.kind == "try" and isinstance(frame.node, ir.Try):
+            for call in handled_calls(frame.node):
+                given = {name for argument in call.arguments for name in _roots(argument.value)}
+                if given & depends and _deletes(context, flow, call):
+                    return True
+    return False
+
+
+def _deletes(context: Context, flow: FunctionFlow, call: ir.Call) -> bool:
+    """Whether a call, or the function that it calls, deletes something."""
+    parts = ir.expressions(call)
+    for handing in flow.calls:
+        if handing.place == call.place:
+            parts += context.project.table.bodies.calls(handing.callee.function.body)
+    functions = [part.function for part in parts if isinstance(part, ir.Call)]
+    return any([isinstance(each, (ir.Name, ir.Attribute)) and _last(each) == "delete" for each in functions])
+
+
+def _last(node: ir.Name | ir.Attribute) -> str:
+    return node.name if isinstance(node, ir.Attribute) else node.path[-1]
+
+
 def _is_split(flow: FunctionFlow, commit: Event) -> bool:
     """Whether the first commit is a callee's, and takes what was written before it along: that is SES105."""
-    commits = [other for other in flow.events if other.kind == result.COMMITTED and other.identity == commit.identity]
-    first = min(commits, key=lambda other: other.place).place
+    first = _first_commit(flow, commit).place
     return any([other.kind == result.SPLIT and other.place == first for other in flow.events])
+
+
+def _first_commit(flow: FunctionFlow, commit: Event) -> Event:
+    """The first commit of a commit's session."""
+    commits = [other for other in flow.events if other.kind == result.COMMITTED and other.identity == commit.identity]
+    return min(commits, key=lambda other: other.place)
 
 
 def _looped(event: Event) -> bool:
@@ -74,10 +140,7 @@ def _looped(event: Event) -> bool:
 
 def _writes(flow: FunctionFlow, commit: Event, before: bool) -> list[Event]:
     """The writes before the first commit, or those between it and the second."""
-    commits = sorted(
-        other.place for other in flow.events if other.kind == result.COMMITTED and other.identity == commit.identity
-    )
-    first = commits[0]
+    first = _first_commit(flow, commit).place
     # A function that commits what it was handed has written it: one event stands for both.
     writes = [
         other

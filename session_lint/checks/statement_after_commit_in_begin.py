@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from session_lint import ir
 from session_lint.checks import rule
 from session_lint.checks.context import Context, certainty, history
 from session_lint.findings import Confidence, Finding, Severity
 from session_lint.flow import result
 from session_lint.flow.result import Event, FunctionFlow
 from session_lint.flow.state import Mark
+from session_lint.flow.values import Path
+from session_lint.ir_queries import last_name, own_expressions, precedes
+from session_lint.project.modules import FunctionRef
 
 
 @rule("SES106", "statement-after-commit-in-begin", Severity.ERROR)
@@ -42,8 +46,57 @@ def check(context: Context) -> Iterator[Finding]:
                 "nothing; "
                 "let the block release the savepoint and commit after the outer work"
             )
-            trail, confidence = history(event.session, "used"), certainty(info, Confidence.LIKELY)
+            harm = Confidence.LIKELY if _harms(context, flow, event) else Confidence.POSSIBLE
+            trail, confidence = history(event.session, "used"), certainty(info, harm)
         yield context.finding(flow, event.place, message, confidence, trail)
+
+
+def _harms(context: Context, flow: FunctionFlow, commit: Event) -> bool:
+    """Whether a commit() in a savepoint's block takes earlier work along, or something follows it in the block.
+
+    As the last statement of the block, with nothing written before, it does what was meant.
+    """
+    blocks = [frame.node for frame in reversed(commit.frames) if isinstance(frame.node, ir.With)]
+    block = next((node for node in blocks if any([_begins_nested(item.value) for item in node.items])), None)
+    if block is None:
+        return True
+    inside = [frame.node for frame in commit.frames if ir.within(frame.node.place, block.place)]
+    if any([isinstance(node, (ir.For, ir.While)) for node in inside]):
+        return True
+    following = [node for node in ir.statements(block.body) if node.place[:2] >= commit.place[2:]]
+    if any([not _is_bare(part) for node in following for part in own_expressions(node)]):
+        return True
+    same = [event for event in flow.events if (event.kind, event.place) == (commit.kind, commit.place)]
+    wrote = [event.session.witness.wrote for event in same if event.session is not None and event.session.dirty]
+    if any([mark is not None and precedes(mark.place, block.place) for mark in wrote]):
+        return True
+    return _is_taken_along(context, flow.reference, commit.identity, set())
+
+
+def _is_bare(node: ir.Expr) -> bool:
+    """`return row`, `return True`: it asks nothing of the session."""
+    return isinstance(node, ir.Constant) or (isinstance(node, ir.Name) and len(node.path) == 1)
+
+
+def _begins_nested(node: ir.Expr) -> bool:
+    calls = [part for part in ir.expressions(node) if isinstance(part, ir.Call)]
+    nested = ir.Argument("nested", ir.Constant(True))
+    return any([last_name(call.function) == "begin_nested" or nested in call.arguments for call in calls])
+
+
+def _is_taken_along(context: Context, reference: FunctionRef, identity: Path, seen: set[int]) -> bool:
+    """Whether a caller, or one of its callers, has written something that a function commits."""
+    if id(reference.function) in seen:
+        return False
+    seen.add(id(reference.function))
+    for caller in context.project.call_graph.callers(reference, identity):
+        outer = context.project.flow(caller.reference)
+        for event in outer.events if outer is not None else ():
+            if event.kind == result.SPLIT and (event.place, event.identity) == (caller.place, caller.identity):
+                return True
+        if _is_taken_along(context, caller.reference, caller.identity, seen):
+            return True
+    return False
 
 
 def _begun_by_callers(context: Context) -> Iterator[tuple[FunctionFlow, Event]]:

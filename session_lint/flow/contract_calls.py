@@ -236,7 +236,7 @@ class ContractCalls(ForeignCalls):
             return False
         for way in contract.ways:
             left = [effect.transaction for known, effect in way.sessions if known == root]
-            if way.error in (errors.DATABASE, errors.INTEGRITY) or not left or left[0] not in (NONE, CLOSED):
+            if way.error in errors.DATABASES or not left or left[0] not in (NONE, CLOSED):
                 return False
         return True
 

@@ -247,7 +247,7 @@ class Effects:
         if session.transaction in BROKEN:
             if session.witness.swallowed is not None:
                 self.event(result.USE_BROKEN, place, identity, text, session, kind)
-            outcome.raises.add(state, Error(errors.DATABASE, place, text))
+            outcome.raises.add(state, Error(errors.REFUSED, place, text))
             return session._replace(transaction=OPEN).mark(failed=None, swallowed=None)
         if session.transaction == CLOSED:
             self.event(result.USE_CLOSED, place, identity, text, session, kind)

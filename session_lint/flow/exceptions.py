@@ -97,7 +97,7 @@ class Exceptions(Evaluation):
                 if verdict == "always":
                     break
             else:
-                rare = error.kind == errors.DATABASE and self._handles_conflicts(node)
+                rare = error.kind in (errors.DATABASE, errors.REFUSED) and self._handles_conflicts(node)
                 for state, uncaught in pairs:
                     result.raises.add(_less_likely(state) if rare else state, uncaught)
 

@@ -283,17 +283,18 @@ class Interpreter(Exceptions):
             return inside, done
 
         with self.inside("while", node):
-            self._loop(node.body, states, enter, outcome, node.orelse)
+            done = self._loop(node.body, states, enter, outcome)
+        self.run_block(node.orelse, done, outcome)
         return outcome
 
     def _for(self, node: ir.For, states: States) -> Outcome:
         outcome = Outcome()
-        entered, empty = States(), States()
+        entered, done = States(), States()
         elements: set[Value] = set()
         for state in states:
             for after, value in self.evaluate(node.iterable, state, outcome, "iterated"):
                 if value == Truth(False):
-                    empty.add(after)
+                    done.add(after)
                     continue
                 elements.add(element_of(value, after))
                 iterated = self.iterate_generator(node, value, after, outcome)
@@ -311,8 +312,8 @@ class Interpreter(Exceptions):
 
         if entered:
             with self.inside("for", node):
-                self._loop(node.body, entered, enter, outcome, node.orelse, runs)
-        self.run_block(node.orelse, empty, outcome)
+                done.update(self._loop(node.body, entered, enter, outcome, runs))
+        self.run_block(node.orelse, done, outcome)
         return outcome
 
     def _loop(
@@ -321,10 +322,9 @@ class Interpreter(Exceptions):
         states: States,
         enter: Callable[[State], tuple[list[State], list[State]]],
         outcome: Outcome,
-        orelse: tuple[ir.Stmt, ...],
         runs: bool = False,
-    ) -> None:
-        """Run a loop. runs: it may end after each turn, but not before the first."""
+    ) -> States:
+        """The states after a loop's last turn. runs: it may end after each turn, but not before the first."""
         seen, done, frontier = States(), States(), States(states)
         outer = {path for state in states for path in state.variables}
         for _ in range(_ROUNDS):
@@ -345,7 +345,7 @@ class Interpreter(Exceptions):
             frontier = States([_without_new(state, outer) for state in (*result.normal, *result.continues)])
             if runs:
                 done.update(frontier)
-        self.run_block(orelse, done, outcome)
+        return done
 
     # ----------------------------------------------------------------------------------------------- with
 

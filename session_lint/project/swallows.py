@@ -220,7 +220,7 @@ def _is_attempt(event: Event) -> bool:
     """Whether a use is in a loop that tries again and again: a database that can't be reached yet breaks no session."""
     return any(
         [
-            _counts(frame.node.iterable)
+            counts_attempts(frame.node.iterable)
             if isinstance(frame.node, ir.For)
             else isinstance(frame.node, ir.While)
             and any([isinstance(statement, ir.Break) for statement in ir.statements(frame.node.body)])
@@ -230,7 +230,7 @@ def _is_attempt(event: Event) -> bool:
 
 
 def _is_retry_loop(loop: ir.For | ir.While) -> bool:
-    if isinstance(loop, ir.For) and not _counts(loop.iterable):
+    if isinstance(loop, ir.For) and not counts_attempts(loop.iterable):
         return False
     for statement in ir.statements(loop.body):
         if isinstance(statement, ir.Try):
@@ -240,7 +240,7 @@ def _is_retry_loop(loop: ir.For | ir.While) -> bool:
     return any([isinstance(statement, (ir.Break, ir.Return)) for statement in loop.body])
 
 
-def _counts(iterable: ir.Expr) -> bool:
+def counts_attempts(iterable: ir.Expr) -> bool:
     """`range(3)`, `count()`, a list of delays: attempts rather than items."""
     if isinstance(iterable, ir.Call) and isinstance(iterable.function, ir.Name):
         return iterable.function.path[-1] in ("range", "count", "repeat", "Retrying", "AsyncRetrying")
