@@ -142,7 +142,8 @@ def _lost(context: Context, flow: FunctionFlow, identity: tuple[str, ...], sessi
         f"let the error out, or put what may fail into `with {info.name}.begin_nested():`"
     )
     place = session.witness.swallowed.place if session.witness.swallowed else info.place
-    confidence = info.certainty.at_most(session.certainty if session.transaction == FAILED else Confidence.POSSIBLE)
+    is_lost = session.transaction == FAILED and not context.project.outlives(session)
+    confidence = info.certainty.at_most(session.certainty if is_lost else Confidence.POSSIBLE)
     return context.finding(flow, place, message, confidence, history(session, "failed", "swallowed"), causes(session))
 
 
@@ -158,7 +159,7 @@ def _left_behind(context: Context, flow: FunctionFlow, told: set[tuple[str, ...]
             if identity in told or session.transaction not in BROKEN or session.witness.swallowed is None:
                 continue
             if session.transaction != FAILED and (
-                context.project.is_only_sqlite
+                not context.project.aborts_transactions
                 or not catches_failures(context.project.table, flow, session)
                 or context.project.call_graph.callers(flow.reference, identity)
             ):
@@ -181,8 +182,8 @@ def _judge_left(
     if context.local or (_expects_it(context, flow, session) and info.origin in (result.PARAMETER, result.ATTRIBUTE)):
         # Who catches IntegrityError knows that the session fails here, and leaves it so to everybody else.
         doubt = Confidence.LIKELY
-    if owner.commits and _loses_nothing(session):
-        # Unless a caller has written before, which is not seen here.
+    if (owner.commits and _loses_nothing(session)) or context.project.outlives(session):
+        # Unless a caller has written before, which is not seen here; or it is a deadlock in MySQL.
         doubt = Confidence.POSSIBLE
     confidence = info.certainty.at_most(session.certainty).at_most(doubt)
     what = failed_operation(session)

@@ -132,7 +132,7 @@ def _database_caught_by(kind: str, name: str) -> str:
         return "maybe" if is_database_type(name) and last not in _OPERATIONAL else "never"
     if last in _SQLALCHEMY:
         return "always"
-    if last in _INTEGRITY:
+    if is_conflict_type(name):
         return "never"
     return "maybe" if last in _OPERATIONAL or is_database_type(name) else "never"
 

@@ -41,6 +41,7 @@ from session_lint.flow.values import (
 )
 from session_lint.ir_queries import (
     call_text,
+    last_name,
     me_of,
     path_of,
 )
@@ -50,14 +51,12 @@ _NEVER_RETURN = {
     "os._exit": "SystemExit",
     "exit": "SystemExit",
     "quit": "SystemExit",
-    "flask.abort": "werkzeug.exceptions.HTTPException",
-    "flask_restful.abort": "werkzeug.exceptions.HTTPException",
-    "quart.abort": "werkzeug.exceptions.HTTPException",
-    "werkzeug.exceptions.abort": "werkzeug.exceptions.HTTPException",
     "bottle.abort": "HTTPError",
     "pytest.fail": "Failed",
     "pytest.skip": "Skipped",
 }
+_HTTP_EXCEPTION = "werkzeug.exceptions.HTTPException"
+"""What `abort()` of Flask raises, and of whatever is built on it or like it."""
 _STORING = frozenset(
     "append appendleft add put put_nowait insert extend setdefault register push enter_context callback send".split()
 )
@@ -73,6 +72,16 @@ def _builds(name: str) -> bool:
     # Not the methods of classes: `Inspector.from_engine()` asks the database.
     is_function = all([part[:1].islower() for part in path])
     return package in ("sqlalchemy", "sqlmodel") and is_function and path[-1] not in _ASKING
+
+
+def _answers_with_error(callee: Value, node: ir.Call) -> bool:
+    """`abort(...)` of a web framework, or `api.abort(404)`: unlike `transaction.abort()`, it never returns."""
+    if last_name(node.function) != "abort":
+        return False
+    if isinstance(callee, ExternalValue) and callee.name.endswith(".abort") and "(" not in callee.name:
+        return not callee.name.startswith("transaction.")
+    status = node.arguments[0].value if node.arguments else None
+    return isinstance(status, ir.Constant) and isinstance(status.value, int)
 
 
 _ITERATING = frozenset("list tuple set frozenset sorted dict sum max min any all enumerate zip map filter".split())
@@ -111,8 +120,9 @@ class ForeignCalls(SessionCalls):
         if name == "super":
             me = self.lookup((me_of(self.function),), state)
             return [(state, me if isinstance(me, Session) else self.project.statics.parent(me))]
-        if name in _NEVER_RETURN:
-            outcome.raises.add(state, Error(_NEVER_RETURN[name], node.place, call_text(node)))
+        kind = _NEVER_RETURN.get(name, _HTTP_EXCEPTION if _answers_with_error(callee, node) else "")
+        if kind:
+            outcome.raises.add(state, Error(kind, node.place, call_text(node)))
             return []
         if (callee is None or isinstance(callee, ExternalValue)) and last in ("rollback", "close"):
             state = self._finish_inner(path_of(node.function), last, node, state, outcome)

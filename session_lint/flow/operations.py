@@ -71,9 +71,10 @@ ENDING = frozenset({"flush", "commit", "rollback", "close", "remove"})
 
 CALM_FUNCTIONS = frozenset(
     "print len str repr bool list dict set tuple isinstance issubclass hasattr range enumerate zip sorted reversed "
-    "super type id getattr setattr callable any all min max sum format vars partial cast".split()
+    "super type id getattr setattr callable any all min max sum format vars partial cast capture_exception "
+    "capture_message".split()
 )
-"""Builtins that a reader does not expect to raise."""
+"""Builtins and helpers that a reader does not expect to raise."""
 
 CALM_OBJECTS = frozenset(
     {"logger", "log", "logging", "_logger", "LOG", "LOGGER", "_log", "structlog", "console", "click", "traceback"}
@@ -86,7 +87,8 @@ CALM_METHODS = frozenset(
     "total_seconds copy update setdefault discard sleep scalars scalar all first scalar_one_or_none "
     "one_or_none fetchall "
     "fetchone mappings unique tuples rowcount values subquery alias options astext cast is_not isnot like ilike not_in "
-    "notin_ between nulls_first nulls_last scalar_subquery cte union union_all correlate is_set".split()
+    "notin_ between nulls_first nulls_last scalar_subquery cte union union_all correlate is_set "
+    "capture_exception capture_message captureException captureMessage print_exc format_exc".split()
 )
 """Methods of which nobody writes: "this may raise"."""
 

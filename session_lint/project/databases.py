@@ -14,15 +14,17 @@ if TYPE_CHECKING:
     from session_lint.project.link import Project
 
 _MAKERS = frozenset(name.rpartition(".")[2] for name in names.ENGINE_MAKERS)
+_FORGIVING = ("sqlite", "mysql", "mariadb")
 
 
-def is_only_sqlite(project: Project) -> bool:
-    """Whether every engine of the project, tests aside, gets a URL that begins with `sqlite`.
+def aborts_transactions(project: Project) -> bool:
+    """Whether a statement that fails may abort its transaction: not if every URL, tests aside, is of one that doesn't.
 
-    SQLite aborts no transaction when a statement fails: a failed read leaves the session as it was.
+    SQLite and MySQL (InnoDB) take back the statement alone, and what was written before it is committed with what
+    comes after. A deadlock in MySQL takes back everything, and says so in its error only.
     """
     urls = [url for module in project.table.modules if not module.is_short_lived for url in _urls(project, module)]
-    return bool(urls) and all([url.startswith("sqlite") for url in urls])
+    return not urls or not all([url.startswith(_FORGIVING) for url in urls])
 
 
 def _urls(project: Project, module: Module) -> Iterator[str]:

@@ -9,14 +9,16 @@ from functools import cached_property
 from session_lint import ir
 from session_lint.findings import Confidence
 from session_lint.flow.contracts import Contract
+from session_lint.flow.effects import is_active
 from session_lint.flow.result import FunctionFlow
+from session_lint.flow.state import SessionState
 from session_lint.flow.values import Borrowed, Dependency, Function, Instance, Value
 from session_lint.project import shapes
 from session_lint.project.aliases import Aliases
 from session_lint.project.call_graph import CallGraph
 from session_lint.project.committers import Committers
 from session_lint.project.constructors import Constructors
-from session_lint.project.databases import is_only_sqlite
+from session_lint.project.databases import aborts_transactions
 from session_lint.project.decorators import Decorators
 from session_lint.project.dependencies import Dependencies
 from session_lint.project.entry_points import EntryPoints
@@ -210,9 +212,13 @@ class Project:
         return self._zope
 
     @cached_property
-    def is_only_sqlite(self) -> bool:
-        """Whether the project works with SQLite alone."""
-        return is_only_sqlite(self)
+    def aborts_transactions(self) -> bool:
+        """Whether a statement that fails may abort its transaction in the project's database."""
+        return aborts_transactions(self)
+
+    def outlives(self, session: SessionState) -> bool:
+        """Whether a failed session's transaction goes on: a statement has failed, no flush, and aborts nothing."""
+        return not self.aborts_transactions and is_active(session) is True
 
     def expressions(self, module: Module) -> Iterator[ir.Expr]:
         """All expressions of a module, and of its functions."""

@@ -127,7 +127,7 @@ class Swallows:
                 yield Use(flow, reuse.event, reuse.confidence, False)
         for event in flow.events:
             if event.kind == result.LOST_IN_BLOCK and event.session is not None:
-                sure = event.session.transaction == FAILED
+                sure = event.session.transaction == FAILED and not self._project.outlives(event.session)
                 info = flow.sessions[event.identity]
                 certainty = info.certainty.at_most(event.session.certainty)
                 yield Use(flow, event, certainty if sure else Confidence.POSSIBLE, True)
@@ -154,7 +154,9 @@ class Swallows:
             certainty = flow.sessions[event.identity].certainty.at_most(event.session.certainty)
             if event.detail == operations.LOAD:
                 certainty = certainty.at_most(Confidence.LIKELY)
-            if event.session.transaction != FAILED:
+            if self._project.outlives(event.session):
+                certainty = Confidence.POSSIBLE
+            elif event.session.transaction != FAILED:
                 is_meant = not _is_attempt(event) and self._is_meant(flow, event)
                 certainty = certainty.at_most(Confidence.LIKELY if is_meant else Confidence.POSSIBLE)
             yield Reuse(event, event.session, certainty)
@@ -170,7 +172,7 @@ class Swallows:
 
     def _is_for_reads(self, flow: FunctionFlow, session: SessionState) -> bool:
         """Whether a handler is there for a failed read alone, which aborts the transaction."""
-        return not self._project.is_only_sqlite and guards_alone(self._project.table, flow, session)
+        return self._project.aborts_transactions and guards_alone(self._project.table, flow, session)
 
     def _asks(self, flow: FunctionFlow, event: Event) -> bool:
         """Whether a caller tests what the call has given back, of which is not known what it says, and leaves."""
