@@ -144,7 +144,9 @@ def _add_verdicts(report: Report, file: Path) -> None:
     try:
         document = json.loads(file.read_text(encoding="utf-8"))
         report.findings = with_verdicts(report.findings, document)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except OSError as error:
+        raise CommandError(f"cannot read {file}: {error.strerror or error}") from None
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise CommandError(f"{file}: not the JSON of session-lint confirm ({error})") from error
 
 
@@ -195,6 +197,8 @@ def _run(paths: Sequence[Path], settings: Settings, stdin_path: Path | None, *, 
 def _stdin(path: Path) -> Source:
     from session_lint.source.reading import Source
 
+    if sys.stdin is None:
+        raise CommandError("cannot read standard input: it is closed")
     return Source(path, sys.stdin.buffer.read())
 
 
@@ -263,6 +267,9 @@ def _confirm(options: argparse.Namespace) -> int:
         write(confirm.as_json(report, verdicts, None), options.output_file, for_people=False)
     else:
         _show(confirm.with_verdicts(report, verdicts), settings, options)
+    if verdicts.report.status not in confirm.FINISHED:
+        say(f"error: the tests did not run to their end: pytest ended with exit status {verdicts.report.status}")
+        return FAILED
     if tests_status:
         say(f"warning: the tests ended with exit status {tests_status}")
     found = verdicts.findings or verdicts.missed

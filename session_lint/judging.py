@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,7 @@ from session_lint.checks.context import Context
 from session_lint.project.link import Project
 from session_lint.project.modules import Module
 from session_lint.results import FileResult, not_analysed, to_plain
+from session_lint.source import reading
 from session_lint.source.reading import Problem
 
 if TYPE_CHECKING:
@@ -44,11 +46,21 @@ def judge(
     return {path: result._replace(notes=names.notes(modules[path])) for path, result in results.items()}
 
 
+_RELATIVE = re.compile(rb"^[ \t]*from[ \t]+(\.+)[ \t]*([\w.]*)[ \t]+import\b", re.MULTILINE)
+
+
 class _Names:
     """Says where a module's imports lead to nothing, or may lead to several files."""
 
     def __init__(self, files: Sequence[File], project: Project) -> None:
         self._project = project
+        self._files = {file.path: file for file in files}
+        packages = {file.name for file in files if file.is_package}
+        # What an import may begin with that means this project, and not what is installed.
+        self._own = {file.name.split(".")[0] for file in files}
+        self._own |= {name.rpartition(".")[2] for name in packages if name.rpartition(".")[0] not in packages}
+        self._all = "".join([f"\n.{file.name}." for file in files])
+        self._is_there: dict[str, bool] = {}
         self._broken = [file for file in files if file.problem is not None]
         self._by_last: dict[str, list[Module]] = {}
         for module in project.table.modules:
@@ -64,7 +76,35 @@ class _Names:
                 if name and name not in said:
                     said.add(name)
                     notes += [f"{module.path}: imports {name}, {why}" for why in self._doubts(name, module)]
+        missing = {name for name in [*(t.rpartition(".")[0] for t in module.targets), *module.stars] if name}
+        missing = {name for name in missing if name.split(".")[0] in self._own and not self._exists(name)}
+        notes += [f"{module.path}: imports {name}, which is no file of this project" for name in sorted(missing)]
+        notes += [
+            f"{module.path}: imports {name}, which is above the project's root" for name in self._above_root(module)
+        ]
         return tuple(notes)
+
+    def _exists(self, name: str) -> bool:
+        """Whether a file or directory of the project may be meant."""
+        known = self._is_there.get(name)
+        if known is None:
+            known = self._is_there[name] = f".{name}." in self._all
+        return known
+
+    def _above_root(self, module: Module) -> Iterator[str]:
+        """Relative imports that leave the project, as they stand there."""
+        file = self._files[module.path]
+        depth = module.name.count(".") + module.is_package if module.name else 0
+        try:
+            data = file.data if file.data is not None else reading.read(file.source.name)
+        except Problem:
+            return
+        if b"." * (depth + 1) not in data:
+            return
+        for dots, name in dict.fromkeys(_RELATIVE.findall(data)):
+            text = name.decode("utf-8", "replace")
+            if len(dots) > depth and not (text and self._exists(text)):
+                yield f"{dots.decode()}{text}"
 
     def _doubts(self, name: str, near: Module) -> Iterator[str]:
         found = self._project.table.find_module(name, near)

@@ -37,9 +37,15 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     check = commands.add_parser("check", help="lint files and directories", allow_abbrev=False)
     _check_options(check)
     confirm = commands.add_parser(
-        "confirm", help="prove the findings: session-lint confirm PATHS -- pytest TESTS", allow_abbrev=False
+        "confirm",
+        help="prove the findings: session-lint confirm PATHS -- pytest TESTS",
+        usage="session-lint confirm [OPTION ...] [PATH ...] -- pytest [TESTS AND OPTIONS ...]",
+        description="Runs the tests' command behind -- with real faults, and gives each finding its verdict.",
+        allow_abbrev=False,
     )
     _check_options(confirm)
+    for unfit in ("--stdin-filename", "--verdicts"):
+        confirm._option_string_actions[unfit].help = argparse.SUPPRESS
     confirm.add_argument(
         "--resume",
         metavar="FILE",
@@ -56,7 +62,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
 
     if not arguments:
         parser.print_help(sys.stderr)
-        raise CommandError("name a command: check, explain or rules")
+        raise CommandError(f"name a command: {', '.join(commands.choices)}")
     first = arguments[0]
     if first.startswith("-") and first not in parser._option_string_actions:
         raise CommandError(f"{first} stands before the command; write session-lint check {first}")
@@ -85,7 +91,7 @@ def _unknown_command(word: str, commands: list[str]) -> str:
 
     meant = nearest(word, commands)
     return f'unknown command "{word}"' + (
-        f'; did you mean "{meant}"?' if meant else "; there are check, explain, rules"
+        f'; did you mean "{meant}"?' if meant else f"; there are {', '.join(commands)}"
     )
 
 
@@ -94,10 +100,11 @@ def _unknown_option(word: str, parser: argparse.ArgumentParser) -> str:
 
     if not word.startswith("-"):
         return f"unexpected argument: {word}"
-    known = [option for option in parser._option_string_actions if option.startswith("--")]
+    # Compared without the dashes, which all have.
+    known = [option[2:] for option in parser._option_string_actions if option.startswith("--")]
     option = word.split("=", 1)[0]
-    meant = nearest(option, known)
-    return f"unknown option {option}" + (f"; did you mean {meant}?" if meant else "")
+    meant = nearest(option.lstrip("-"), known)
+    return f"unknown option {option}" + (f"; did you mean --{meant}?" if meant else "")
 
 
 def _color_option(parser: argparse._ActionsContainer) -> None:

@@ -47,6 +47,8 @@ def write(text: str, file: Path | None, *, for_people: bool) -> None:
             file.write_bytes(text.encode("utf-8", "backslashreplace"))
             return
         stream = sys.stdout
+        if stream is None:
+            raise CommandError("cannot write the output: standard output is closed")
         encoding = stream.encoding if for_people and stream.encoding else "utf-8"
         data = text.encode(encoding, "backslashreplace")
         stream.flush()

@@ -1,7 +1,7 @@
 """The settings of one run: `[tool.session-lint]` of the nearest pyproject.toml, or session-lint.toml."""
 
 # os.path where pathlib raises (directories that may not be read, a user without a home) or follows links:
-# ruff: noqa: PTH100, PTH110, PTH111, PTH113
+# ruff: noqa: PTH100, PTH110, PTH111, PTH112, PTH113
 
 from __future__ import annotations
 
@@ -191,7 +191,7 @@ def _strings(value: object) -> tuple[str, ...]:
 
 
 def _parents(start: Path) -> Iterable[Path]:
-    if start.is_dir():
+    if os.path.isdir(start):
         yield start
     yield from start.parents
 
@@ -211,7 +211,7 @@ def _project_root(start: Path) -> Path:
     for directory in _parents(start):
         if any(os.path.exists(directory / name) for name in (PYPROJECT, OWN_FILE, ".git")):
             return directory
-    return start if start.is_dir() else Path.cwd()
+    return start if os.path.isdir(start) else Path.cwd()
 
 
 def _label(path: Path | None) -> str:
@@ -232,7 +232,7 @@ def _table_of(path: Path, *, required: bool) -> Mapping[str, object] | None:
     except OSError as error:
         raise SettingsError(f"{label}: cannot read the settings: {error.strerror or error}") from None
     own = path.name != PYPROJECT
-    if not own and b"session-lint" not in data:
+    if not own and re.search(rb"(?i)session[-_ ]?lint", data) is None:
         # Most pyproject.toml files say nothing of us, and parsing TOML costs as much as a warm run.
         if required:
             raise SettingsError(f"{label}: has no table [tool.session-lint]")
@@ -243,12 +243,23 @@ def _table_of(path: Path, *, required: bool) -> Mapping[str, object] | None:
     if table is None:
         if own:
             return document
+        misspelt = _misspelt(document)
+        if misspelt is not None:
+            raise SettingsError(f"{label}: unknown table [{misspelt}]; did you mean [tool.session-lint]?")
         if required:
             raise SettingsError(f"{label}: has no table [tool.session-lint]")
         return None
     if not isinstance(table, dict):
         raise SettingsError(f"{label}: tool.session-lint must be a table, not {_shown(table)}")
     return table
+
+
+def _misspelt(document: Mapping[str, object]) -> str | None:
+    """The table that was probably meant to be ours."""
+    tool = document.get("tool")
+    names = [*(("tool", name) for name in (tool if isinstance(tool, dict) else ())), *((name,) for name in document)]
+    ours = [name for name in names if re.fullmatch(r"(?i)session[-_ ]?lint(er)?", name[-1])]
+    return ".".join(ours[0]) if ours else None
 
 
 def _parsed(data: bytes, label: str) -> dict[str, object]:
@@ -276,19 +287,31 @@ def known_codes() -> tuple[str, ...]:
     return tuple(sorted({*all_rules(), *ENGINE_CODES}))
 
 
-def nearest(word: str, possible: Collection[str]) -> str | None:
+def nearest(word: str, possible: Collection[str], likeness: float = 0.6) -> str | None:
     """The word that was probably meant."""
     from difflib import get_close_matches
 
     folded = {candidate.casefold(): candidate for candidate in possible}
-    matches = get_close_matches(word.casefold(), folded, n=1, cutoff=0.5)
+    matches = get_close_matches(word.casefold(), folded, n=1, cutoff=likeness)
     return folded[matches[0]] if matches else None
 
 
 def unknown_code(code: str) -> str:
     """The message for a rule code that doesn't exist."""
-    meant = nearest(code, known_codes())
+    meant = meant_code(code, known_codes())
     return f'unknown rule "{code}"' + (f'; did you mean "{meant}"?' if meant else "")
+
+
+def meant_code(code: str, known: Collection[str]) -> str | None:
+    """The code or prefix that was probably meant, also by somebody who wrote a rule's name."""
+    from session_lint.checks import all_rules
+
+    folded = code.strip().upper()
+    if folded == "ALL" or any(candidate.startswith(folded) for candidate in known):
+        return folded
+    by_name = {rule.name: rule.code for rule in all_rules().values()}
+    name = nearest(code, by_name)
+    return by_name[name] if name else nearest(code, known, 0.5)  # two digits of a code
 
 
 Converter = Callable[[object, str, Path], object]
@@ -322,6 +345,13 @@ def _codes(value: object, where: str, _root: Path) -> tuple[str, ...]:
         for code in codes:
             if code != "ALL" and not any(candidate.startswith(code) for candidate in known):
                 raise SettingsError(f"{where}: {unknown_code(code)}")
+    return codes
+
+
+def _selected(value: object, where: str, root: Path) -> tuple[str, ...]:
+    codes = _codes(value, where, root)
+    if not codes:
+        raise SettingsError(f'{where} names no rule; leave it out for every rule that is not preview, or write "ALL"')
     return codes
 
 
@@ -385,7 +415,7 @@ def _jobs(value: object, where: str, _root: Path) -> int:
 
 
 _CONVERTERS: dict[str, Converter] = {
-    "select": _codes,
+    "select": _selected,
     "extend-select": _codes,
     "ignore": _codes,
     "per-file-ignores": _per_file,
@@ -433,7 +463,8 @@ def show(settings: Settings) -> str:
         key = field.name.replace("_", "-")
         if field.name == "cache_dir":
             value = settings.cache_directory
-        lines.append(f"# {key} is not set" if value is None else f"{key} = {_toml(value)}")
+        is_set = value is not None and not (key == "select" and not value)
+        lines.append(f"{key} = {_toml(value)}" if is_set else f"# {key} is not set")
     lines.append("[per-file-ignores]")
     lines.extend(f"{_toml(pattern)} = {_toml(codes)}" for pattern, codes in settings.per_file_ignores)
     return "\n".join(lines) + "\n"

@@ -8,8 +8,10 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -93,10 +95,18 @@ DEEP = {
 }
 
 
-def run(directory: Path, *arguments: str, **given: Any) -> subprocess.CompletedProcess[str]:
+def run(directory: Path, *arguments: str, cached: bool = False, **given: Any) -> subprocess.CompletedProcess[str]:
     """The command as a user starts it, in a directory."""
     environment = {**os.environ, "PYTHONPATH": str(Path(session_lint.__file__).parents[1])}
-    command = [sys.executable, "-m", "session_lint", "check", "--isolated", "--no-cache", *arguments]
+    command = [
+        sys.executable,
+        "-m",
+        "session_lint",
+        "check",
+        "--isolated",
+        *([] if cached else ["--no-cache"]),
+        *arguments,
+    ]
     return subprocess.run(
         command, cwd=directory, env=environment, capture_output=True, text=True, check=False, timeout=60, **given
     )
@@ -240,6 +250,72 @@ def test_a_very_long_file(tmp_path: Path) -> None:
     assert [finding["line"] for finding in document["findings"]] == [6 + 5 * number for number in range(250)]
 
 
+@pytest.mark.skipif(os.name == "nt", reason="no named pipes")
+def test_pipes(tmp_path: Path) -> None:
+    """A named one may have nobody who writes to it; a shell's own has."""
+    (tmp_path / "good.py").write_text(GOOD)
+    os.mkfifo(tmp_path / "pipe.py")
+    done = run(tmp_path, "pipe.py", "good.py", "--ownership", "local", "--output-format", "concise", "-q")
+    first, second = done.stdout.splitlines()
+    assert (done.returncode, done.stderr) == (1, "")
+    assert first.startswith("good.py:6:")
+    assert second == "pipe.py:1:1: SES902 cannot be read: it is a named pipe"
+    done = run(tmp_path, ".", "--ownership", "local", "--output-format", "concise", "-q")
+    assert (done.returncode, done.stdout) == (1, f"{first}\n")
+    reader, writer = os.pipe()
+    os.write(writer, GOOD.encode())
+    os.close(writer)
+    name = f"/dev/fd/{reader}"
+    done = run(tmp_path, name, "--ownership", "local", "--output-format", "concise", "-q", pass_fds=[reader])
+    os.close(reader)
+    assert (done.returncode, done.stderr) == (1, "")
+    assert done.stdout == first.replace("good.py", name) + "\n"
+
+
+# As root, permissions only bind who gives up the right to pass them over.
+BOUND = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"]
+
+
+def binds() -> bool:
+    if os.name == "nt" or os.geteuid():
+        return os.name != "nt"
+    return shutil.which("setpriv") is not None and not subprocess.run([*BOUND, "true"], check=False).returncode
+
+
+may_be_bound = pytest.mark.skipif(not binds(), reason="permissions don't bind this user")
+
+
+@may_be_bound
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("check sub/x/a.py", "permission denied: sub/x/a.py"),
+        ("check sub/x", "cannot read the directory sub/x: Permission denied"),
+        ("check sub/x good.py", "cannot read the directory sub/x: Permission denied"),
+        ("check sub/x/y", "permission denied: sub/x/y"),
+        ("check --stdin-filename sub/x/a.py", None),
+    ],
+)
+def test_named_paths_that_may_not_be_read(tmp_path: Path, words: str, message: str | None) -> None:
+    (tmp_path / "good.py").write_text(GOOD)
+    (tmp_path / "sub" / "x" / "y").mkdir(parents=True)
+    (tmp_path / "sub" / "x" / "a.py").write_text(GOOD)
+    (tmp_path / "sub" / "x").chmod(0)
+    prefix = BOUND if os.geteuid() == 0 else []
+    command = [*prefix, sys.executable, "-m", "session_lint", *words.split(), "--no-cache"]
+    environment = {**os.environ, "PYTHONPATH": str(Path(session_lint.__file__).parents[1])}
+    try:
+        done = subprocess.run(
+            command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False, input="x = 1\n"
+        )
+    finally:
+        (tmp_path / "sub" / "x").chmod(0o700)
+    if message is None:
+        assert (done.returncode, done.stderr) == (0, "")
+    else:
+        assert (done.returncode, done.stdout, done.stderr) == (2, "", f"session-lint: error: {message}\n")
+
+
 @pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="permissions don't bind this user")
 def test_a_file_that_may_not_be_read(tmp_path: Path) -> None:
     (tmp_path / "secret.py").write_text(GOOD)
@@ -333,12 +409,37 @@ def test_two_modules_of_one_name(tmp_path: Path) -> None:
 
 
 def test_imports_that_lead_nowhere(tmp_path: Path) -> None:
-    project(
-        tmp_path, "from .missing import store\nfrom ..... import above\nfrom nowhere.at_all import *\nimport app.jobs\n"
-    )
+    imports = """
+        from .missing import store
+        from .gone import *
+        from ...toofar import get_db
+        from ..... import above
+        from nowhere.at_all import *
+        from fastapi.missing import x
+        from sqlalchemy.orm import Session
+        from . import jobs
+        from .lists import names
+        from shop import settings
+        import app.jobs
+    """
+    project(tmp_path, textwrap.dedent(imports))
+    (tmp_path / "app" / "lists.py").write_text("names = []\n")
+    (tmp_path / "src" / "shop").mkdir(parents=True)
+    (tmp_path / "src" / "shop" / "__init__.py").write_text("")
+    (tmp_path / "src" / "shop" / "settings.py").write_text("")
+    (tmp_path / "app" / "jobs.py").write_text(f"from shop.db import engine\nfrom shop import settings\n{JOB}")
     done = run(tmp_path, ".", "--output-format", "concise", "-q")
     assert (done.returncode, done.stderr) == (1, "")
-    assert [line.partition(" weekly")[0] for line in done.stdout.splitlines()] == ["app/jobs.py:14:9: SES107"]
+    assert [line.partition(" weekly")[0] for line in done.stdout.splitlines()] == ["app/jobs.py:16:9: SES107"]
+    for _ in range(2):  # also when nothing has changed
+        done = run(tmp_path, ".", "--output-format", "concise", "-q", "-v", cached=True)
+        assert done.stderr.splitlines()[1:] == [
+            "session-lint: app/jobs.py: imports shop.db, which is no file of this project",
+            "session-lint: app/repository.py: imports app.gone, which is no file of this project",
+            "session-lint: app/repository.py: imports app.missing, which is no file of this project",
+            "session-lint: app/repository.py: imports ...toofar, which is above the project's root",
+            "session-lint: app/repository.py: imports ....., which is above the project's root",
+        ], "nothing is said of what is not the project's"
 
 
 # ---------------------------------------------------------------------------------------------- wrong settings

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -147,14 +148,30 @@ def test_show_settings_prints_them_and_stops(engine: Engine, project: Path, caps
     ("words", "message"),
     [
         ("chekc", 'unknown command "chekc"; did you mean "check"?'),
-        ("pyproject", 'unknown command "pyproject"; there are check, explain, rules'),
+        ("pyproject", 'unknown command "pyproject"; there are check, confirm, explain, rules'),
         (".git", '".git" is not a command; did you mean "session-lint check .git"?'),
         ("--select SES101", "--select stands before the command; write session-lint check --select"),
         ("check --selct SES101", "unknown option --selct; did you mean --select?"),
         ("check --output-fromat=json", "unknown option --output-fromat; did you mean --output-format?"),
         ("check --sel SES101", "unknown option --sel; did you mean --select?"),
+        ("check --bogus", "unknown option --bogus"),
         ("check --select", "argument --select: expected one argument"),
         ("check --select SES-101", '--select: unknown rule "SES-101"; did you mean "SES101"?'),
+        ("check --select all", '--select: unknown rule "all"; did you mean "ALL"?'),
+        ("check --select ses2", '--select: unknown rule "ses2"; did you mean "SES2"?'),
+        (
+            "check --select session-never-closed",
+            '--select: unknown rule "session-never-closed"; did you mean "SES201"?',
+        ),
+        (
+            "check --ignore Comit-without-rollback",
+            '--ignore: unknown rule "Comit-without-rollback"; did you mean "SES101"?',
+        ),
+        (
+            "check --select ,",
+            '--select names no rule; leave it out for every rule that is not preview, or write "ALL"',
+        ),
+        ("check --verdicts nope", "cannot read nope: No such file or directory"),
         ("check --jobs many", "argument --jobs: invalid int value: 'many'"),
         ("check --jobs 0", "--jobs must be a whole number from 1, not 0"),
         ("check --config nowhere.toml", "nowhere.toml: cannot read the settings: No such file or directory"),
@@ -188,7 +205,7 @@ def test_no_command_shows_the_help(capsys: Capture) -> None:
     assert cli.main([]) == 2
     err = capsys.readouterr().err
     assert "usage: session-lint" in err
-    assert err.endswith("session-lint: error: name a command: check, explain or rules\n")
+    assert err.endswith("session-lint: error: name a command: check, confirm, explain, rules\n")
 
 
 @pytest.mark.parametrize("words", ["--version", "--help", "check --help", "explain --help", "rules --help"])
@@ -202,6 +219,16 @@ def test_version_and_help(capsys: Capture, words: str) -> None:
         if words == "--version"
         else out.startswith("usage: session-lint")
     )
+
+
+def test_the_help_of_confirm_shows_where_the_tests_stand(capsys: Capture) -> None:
+    with pytest.raises(SystemExit):
+        cli.main(["confirm", "--help"])
+    out = capsys.readouterr().out
+    assert out.startswith("usage: session-lint confirm [OPTION ...] [PATH ...] -- pytest [TESTS AND OPTIONS ...]\n")
+    assert "--resume" in out
+    assert "--stdin-filename" not in out
+    assert "--verdicts" not in out
 
 
 # ---------------------------------------------------------------------------------------------- standard input
@@ -290,6 +317,80 @@ def test_python_dash_m() -> None:
     assert (done.returncode, done.stdout) == (0, f"session-lint {session_lint.__version__}\n")
     done = run("check", "nowhere.py")
     assert (done.returncode, done.stderr) == (2, "session-lint: error: no such file or directory: nowhere.py\n")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="POSIX shell")
+def test_streams_that_are_closed(project: Path) -> None:
+    (project / "a.py").write_text("x = 1\n")
+    environment = {**os.environ, "PYTHONPATH": str(Path(cli.__file__).parents[1])}
+    for words, message in [
+        ("check - <&-", "cannot read standard input: it is closed"),
+        ("check >&-", "cannot write the output: standard output is closed"),
+        ("rules >&-", "cannot write the output: standard output is closed"),
+        ("check >&- 2>&-", ""),
+    ]:
+        command = ["sh", "-c", f"'{sys.executable}' -m session_lint {words}"]
+        done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+        expected = f"session-lint: error: {message}\n" if message else ""
+        assert (done.returncode, done.stdout, done.stderr) == (2, "", expected), words
+
+
+INTERRUPTED_WHILE_IMPORTING = """
+import os, signal, sys
+
+class Finder:
+    def find_spec(name, path=None, target=None):
+        if name == "session_lint.cli":
+            os.kill(os.getpid(), signal.SIGINT)
+
+sys.meta_path.insert(0, Finder)
+from session_lint.__main__ import run
+sys.exit(run())
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
+def test_an_interrupt_before_anything_is_imported() -> None:
+    environment = {**os.environ, "PYTHONPATH": str(Path(cli.__file__).parents[1])}
+    command = [sys.executable, "-c", INTERRUPTED_WHILE_IMPORTING]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "session-lint: interrupted\n")
+
+
+# Says that it is at work, and then has work for ever, in processes of its own.
+ENDLESS = """
+import sys, time
+from session_lint import __main__, cli
+from session_lint.syntax import workers
+
+def check(_):
+    list(workers.answers([((), 1), ((), 2_000)], 2, None))
+
+def busy(_):
+    print("at work", flush=True)
+    time.sleep(1_000)
+
+workers.work = busy
+cli._check = check
+sys.argv[1:] = ["check"]
+sys.exit(__main__.run())
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP", "SIGKILL"])
+def test_no_signal_leaves_workers_behind(name: str) -> None:
+    environment = {**os.environ, "PYTHONPATH": str(Path(cli.__file__).parents[1])}
+    with subprocess.Popen(
+        [sys.executable, "-c", ENDLESS], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+    ) as process:
+        assert process.stdout is not None
+        assert [process.stdout.readline() for _ in range(2)] == ["at work\n"] * 2
+        process.send_signal(getattr(signal, name))
+        # What its workers hold open would keep this waiting.
+        said = process.communicate(timeout=60)
+    expected = (-9, "") if name == "SIGKILL" else (130, "session-lint: interrupted\n")
+    assert (process.returncode, said[1]) == expected
 
 
 @pytest.mark.skipif(os.name == "nt", reason="POSIX shell")

@@ -488,3 +488,11 @@ def test_a_buffer_of_a_file_that_is_not_there_yet() -> None:
     report = run("app/weekly.py", stdin=Source(Path("app/weekly.py"), text.encode()))
     assert summary(report) == [("app/weekly.py", 6, "SES107")]
     assert summary(run(".")) == [LEAK, LOST]
+
+
+def test_a_chain_of_calls_is_gone_through_once() -> None:
+    """For each link twice, a chain of thirty would take longer than anybody waits."""
+    chain = "str(token)" + '.replace("a", "b")' * 40
+    code = f"class Auth:\n    def __init__(self, token, session: Session) -> None:\n        token = {chain}\n"
+    Path("chain.py").write_text(f"from sqlalchemy.orm import Session\n\n\n{code}        self.session = session\n")
+    assert run("chain.py").findings == []

@@ -222,6 +222,9 @@ def test_the_cache_lies_in_the_root_unless_it_is_off(project: Path) -> None:
         ('selct = ["SES101"]', 'unknown key "selct"; did you mean "select"?'),
         ('min_confidence = "likely"', 'unknown key "min_confidence"; did you mean "min-confidence"?'),
         ("xyzzy = 1", 'unknown key "xyzzy"'),
+        ("select = []", 'select names no rule; leave it out for every rule that is not preview, or write "ALL"'),
+        ('select = ["all"]', 'select: unknown rule "all"; did you mean "ALL"?'),
+        ('ignore = ["session-never-closed"]', 'ignore: unknown rule "session-never-closed"; did you mean "SES201"?'),
         ('select = ["SES101x"]', 'select: unknown rule "SES101x"; did you mean "SES101"?'),
         ('ignore = ["ses101"]', 'ignore: unknown rule "ses101"; did you mean "SES101"?'),
         ('extend-select = ["E501"]', 'extend-select: unknown rule "E501"'),
@@ -264,6 +267,14 @@ def test_files_that_are_no_toml(project: Path) -> None:
     with pytest.raises(SettingsError) as caught:
         load(Path())
     assert str(caught.value) == "session-lint.toml: is not UTF-8 text: byte 0xff at 2"
+
+
+@pytest.mark.parametrize("name", ["tool.session_lint", "tool.sessionlint", "tool.Session-Lint", "session-lint"])
+def test_a_misspelt_table_is_no_table_of_ours(project: Path, name: str) -> None:
+    (project / "pyproject.toml").write_text(f"[{name}]\njobs = 1\n")
+    with pytest.raises(SettingsError) as caught:
+        load(Path())
+    assert str(caught.value) == f"pyproject.toml: unknown table [{name}]; did you mean [tool.session-lint]?"
 
 
 def test_our_name_must_be_a_table(project: Path) -> None:
@@ -369,4 +380,5 @@ def test_what_is_shown_can_be_read_back(project: Path) -> None:
         cache_dir=project / ".session-lint-cache",
     )
     assert "# fastapi-version is not set" in text
+    assert "# select is not set" in text
     assert f"# settings file: {project / 'pyproject.toml'}" in text

@@ -221,6 +221,10 @@ def test_unused_codes_are_named_one_by_one() -> None:
         ("# noqa: SES101", "unused suppression: SES101 is not reported here"),
         ("# noqa: E501,SES1", "unused suppression: SES1 is not reported here"),
         ("# session-lint: ignore[SES110]", 'unknown rule "SES110" in this suppression; did you mean "SES1'),
+        (
+            "# session-lint: ignore[session-never-closed]",
+            'unknown rule "session-never-closed" in this suppression; did you mean "SES201"?',
+        ),
         ("# session-lint: ignore[E501]", 'unknown rule "E501" in this suppression'),
         ("# noqa: SES777", 'unknown rule "SES777" in this suppression; did you mean'),
         ("# session-lint: ignore[SES2]", '"SES2" is not a whole code, so it silences nothing; name the rules, such as'),

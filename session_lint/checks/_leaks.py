@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from session_lint.checks.context import Context, certainty, history
+from session_lint.checks.context import Context, certainty, happens, history
 from session_lint.findings import Confidence, Finding
 from session_lint.flow import errors, result
 from session_lint.flow.effects import leaks
@@ -80,7 +80,8 @@ def _leaking(context: Context, flow: FunctionFlow, info: SessionInfo) -> Iterato
     name = flow.reference.function.name
     if way.error is not None and any([_is_handed_on(way, info) for way in flow.exits]):
         message = (
-            f"if {way.error.text} raises, {info.name} is never closed: nobody else has it by then; close it in `except`"
+            f"if {happens(way.error.text)}, {info.name} is never closed: nobody else has it by then; "
+            "close it in `except`"
         )
     elif not closes:
         message = f"{info.name} is opened in {name} and never closed; open it with `with`"
@@ -88,7 +89,7 @@ def _leaking(context: Context, flow: FunctionFlow, info: SessionInfo) -> Iterato
         message = f"{info.name} is not closed on the way out of {name} at line {way.place[0]}; open it with `with`"
     else:
         message = (
-            f"if {way.error.text} raises, {info.name} is never closed; open it with `with`, or close it in `finally`"
+            f"if {happens(way.error.text)}, {info.name} is never closed; open it with `with`, or close it in `finally`"
         )
     end = Mark(way.place, "control leaves here" if way.error is None else f"{way.error.text} may raise here")
     trail = [*history(session, "opened", "used", "wrote"), end]

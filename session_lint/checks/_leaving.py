@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from session_lint.checks.context import Context, history
+from session_lint.checks.context import Context, happens, history
 from session_lint.findings import Confidence, Finding
 from session_lint.flow import errors
 from session_lint.flow.entry import LEAVING
@@ -37,8 +37,8 @@ def _left_open(context: Context, flow: FunctionFlow, info: SessionInfo) -> Itera
     way = min(failing, key=lambda way: way.place)
     assert way.error is not None
     message = (
-        f"if {way.error.text} raises, {flow.reference.function.name} does not close {info.name}, and nobody else does; "
-        "close it in `finally`"
+        f"if {happens(way.error.text)}, {flow.reference.function.name} does not close {info.name}, and nobody else "
+        "does; close it in `finally`"
     )
     trail = [*history(way.state.sessions[info.identity], "used"), Mark(way.place, f"{way.error.text} may raise here")]
     yield context.finding(flow, way.place, message, info.certainty.at_most(Confidence.LIKELY), trail)

@@ -135,6 +135,14 @@ def failed_operation(session: SessionState) -> str:
     return failed.text.removesuffix(" here").removesuffix(" may fail") if failed else "an operation"
 
 
+def happens(text: str, verb: str = "raises") -> str:
+    """What may go wrong, after an "if": of an operation that it raises or fails, of `raise X` that X is raised."""
+    what, _, raised = text.partition(" ")
+    if what != "raise":
+        return f"{text} {verb}"
+    return f"{raised} is raised" if raised else "the error is raised"
+
+
 def certainty(info: SessionInfo, *others: Confidence) -> Confidence:
     """The weakest link."""
     result = info.certainty

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from session_lint.checks import rule
 from session_lint.checks._failures import Failure, confidence_of, failures, is_handed, is_judged_elsewhere
-from session_lint.checks.context import Context, history
+from session_lint.checks.context import Context, happens, history
 from session_lint.findings import Confidence, Finding, Severity
 from session_lint.flow.result import FunctionFlow
 from session_lint.project import ownership
@@ -34,7 +34,7 @@ def _finding(context: Context, flow: FunctionFlow, failure: Failure, confidence:
     begun = session.witness.used or session.witness.wrote
     place = begun.place if begun is not None else failure.way.error.place
     message = (
-        f"if {failure.way.error.text} fails, {name} lets the exception out and leaves the transaction of "
+        f"if {happens(failure.way.error.text, 'fails')}, {name} lets the exception out and leaves the transaction of "
         f"{failure.info.name} open"
     )
     if context.local:

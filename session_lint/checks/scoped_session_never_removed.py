@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from session_lint import ir
 from session_lint.checks import rule
-from session_lint.checks.context import Context, step_at
+from session_lint.checks.context import Context, happens, step_at
 from session_lint.findings import Confidence, Finding, Severity, Step
 from session_lint.flow import errors, result
 from session_lint.flow.result import Exit, FunctionFlow
@@ -125,7 +125,7 @@ def _does_not(flow: FunctionFlow, identity: Path) -> str:
     failing = min([way.error for way in ways if way.error is not None], key=lambda error: error.place, default=None)
     if failing is None or any([way.error is None for way in ways]):
         return "never calls"
-    return f"does not call, if {failing.text} raises,"
+    return f"does not call, if {happens(failing.text)},"
 
 
 # ------------------------------------------------------------------------------------------------- registries

@@ -54,8 +54,11 @@ def check(context: Context) -> Iterator[Finding]:
 def _harms(context: Context, flow: FunctionFlow, commit: Event) -> bool:
     """Whether a commit() in a savepoint's block takes earlier work along, or something follows it in the block.
 
-    As the last statement of the block, with nothing written before, it does what was meant.
+    As the last statement of the block, with nothing written before, it does what was meant. What a callee that commits
+    does afterwards stands in the block, too.
     """
+    if any([handing.place == commit.place for handing in flow.calls]):
+        return True
     blocks = [frame.node for frame in reversed(commit.frames) if isinstance(frame.node, ir.With)]
     block = next((node for node in blocks if any([_begins_nested(item.value) for item in node.items])), None)
     if block is None:

@@ -54,6 +54,9 @@ def _exposed(flow: FunctionFlow, event: Event) -> Exit | None:
         if info.framework and not flow.reference.function.is_async:
             # What is no Exception ends the request or the program, and the framework's session with it.
             bad = [way for way in bad if way.error is not None and way.error.kind != errors.ABANDONED]
+        # A condition decides about closing, as in `finally: if self.users == 0: session.close()`.
+        closed = [way.error for way in thrown if way.state.sessions[identity].transaction == CLOSED]
+        bad = [way for way in bad if way.error not in closed]
     else:
         return None
     return bad[0] if bad else None

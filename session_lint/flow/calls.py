@@ -149,6 +149,8 @@ class Calls(DecoratedCalls):
                 given = fetched(callee.owner, callee.name)
                 return [(after, given if value is None else value) for after, value in pairs]
             return self._method(callee, node, arguments, state, outcome, purpose)
+        if isinstance(callee, SessionClass) and callee.is_alias:
+            return [(state, arguments[0][1] if arguments else None)]
         if isinstance(callee, (SessionClass, Factory)):
             kind = opened_with(callee.type, [value for _, value, _ in arguments])
             if self.joins_connection(arguments):

@@ -56,10 +56,15 @@ class Conditions(Managers):
             for after, value in self.evaluate(node.left, state, outcome, purpose):
                 verdict = truth(value)
                 decided = verdict is not None and verdict == (node.operator == "or")
+                taken, other = after, after
+                if value is None and isinstance(node.left, ir.Name) and self._asked_often(node.left.path):
+                    # `session = given or Session()`, and later `if not given:`
+                    path, first = node.left.path, node.operator == "or"
+                    taken, other = after.bind(path, Truth(first)), after.bind(path, Truth(not first))
                 if decided or verdict is None:
-                    pairs.append((after, value))
+                    pairs.append((taken, value))
                 if not decided:
-                    pairs += self.evaluate(node.right, after, outcome, purpose)
+                    pairs += self.evaluate(node.right, other, outcome, purpose)
             return distinct(pairs)
         return [
             (after, Const(verdict) if verdict is not None else None)
@@ -116,9 +121,10 @@ class Conditions(Managers):
         """Whether a variable, or an attribute of one, decides more than once: binding either makes the answer open."""
         if self._questions is None:
             self._questions = {}
-            for statement in self.project.table.bodies.statements(self.function.body):
-                test = statement.test if isinstance(statement, (ir.If, ir.While)) else None
-                parts = ir.expressions(test) if test is not None else ()
+            for statement, nodes in self.project.table.bodies.parts(self.function.body):
+                tests = [statement.test] if isinstance(statement, (ir.If, ir.While)) else []
+                tests += [asked for node in nodes if (asked := _chooses(node)) is not None]
+                parts = [part for test in tests for part in ir.expressions(test)]
                 # `if number > 1` is no question of whether there is one.
                 compared_only = {
                     id(side)
@@ -186,6 +192,15 @@ class Conditions(Managers):
                 else:
                     pairs.append((after, verdict if verdict is None else verdict is not negated))
         return pairs
+
+
+def _chooses(node: ir.Expr) -> ir.Expr | None:
+    """What decides whether an expression makes a call: `Session() if own else given`, `given or Session()`."""
+    if isinstance(node, ir.Conditional) and (makes_calls(node.then) or makes_calls(node.other)):
+        return node.test
+    if isinstance(node, ir.Boolean) and isinstance(node.left, ir.Name) and isinstance(node.right, ir.Call):
+        return node.left
+    return None
 
 
 def _reconnecting(state: State) -> State:

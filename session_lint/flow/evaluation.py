@@ -97,7 +97,10 @@ class Evaluation(Conditions):
         if isinstance(node, ir.Comprehension):
             return self._comprehension(node, state, outcome)
         if isinstance(node, ir.Collection):
-            return self._sequence(node.items, state, outcome, keep=node.kind in ("tuple", "list"))
+            pairs = self._sequence(node.items, state, outcome, keep=True)
+            if node.kind in ("tuple", "list"):
+                return pairs
+            return [(self._put_away(held, after), None) for after, held in pairs]
         return self._subscript(node, state, outcome)
 
     def _subscript(self, node: ir.Subscript, state: State, outcome: Outcome) -> Pairs:
@@ -140,6 +143,13 @@ class Evaluation(Conditions):
         return [
             (after, Items(values) if keep and any([v is not None for v in values]) else None) for after, values in pairs
         ]
+
+    def _put_away(self, value: Value, state: State) -> State:
+        """Into a dict or set: who takes a session out of it is not followed, and has to close it."""
+        for item in sessions_in(value):
+            if item.identity in state.sessions and state.sessions[item.identity].owned:
+                state = self.hand_over(item, state)
+        return state
 
     def _attribute(self, node: ir.Attribute, state: State, outcome: Outcome, purpose: str) -> Pairs:
         pairs: Pairs = []

@@ -67,7 +67,8 @@ class Exceptions(Evaluation):
         result.breaks.update(body.breaks)
         result.continues.update(body.continues)
         result.returns.update(body.returns)
-        self.run_block(node.orelse, body.normal, result)
+        with self.inside("else", node):
+            self.run_block(node.orelse, body.normal, result)
         self._handle(node, body.raises, result)
         return self._finally(node, result) if node.final else result
 

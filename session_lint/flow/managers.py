@@ -10,10 +10,12 @@ from session_lint.flow.errors import Error
 from session_lint.flow.outcome import Outcome
 from session_lint.flow.result import SessionInfo
 from session_lint.flow.starts import Starts
-from session_lint.flow.state import BROKEN, CLOSED, NONE, OPEN, Mark, SessionState, State, States
+from session_lint.flow.state import BROKEN, CLOSED, NONE, OPEN, Mark, Pairs, SessionState, State, States
 from session_lint.flow.values import (
     BLOCK,
     Borrowed,
+    Const,
+    Function,
     Generator,
     Instance,
     Items,
@@ -26,9 +28,12 @@ from session_lint.flow.values import (
     SessionType,
     Transaction,
     Value,
+    direct_sessions,
+    truth,
 )
 from session_lint.ir_queries import call_place, me_of
 from session_lint.project import shapes
+from session_lint.project.modules import FunctionRef
 from session_lint.project.provider import Provider
 
 Entered = list[tuple[State, Value, Value]]
@@ -56,10 +61,33 @@ class Managers(Starts):
             return self._enter_manager(value, state, node, item, outcome)
         if isinstance(value, Instance):
             bound = self.project.statics.results.entered(self.module, value)
+            if direct_sessions(value) and self._method_of(value, "exit", node) is not None:
+                return self._enter_object(value, bound, state, node, outcome)
             if isinstance(bound, (Borrowed, Opened)):
                 return [self._provided(bound.type, state, node, item, None, "foreign")]
             return [(state, Manager("null", value), value if bound is None else bound)]
         return self._enter_unknown(value, state, node, item)
+
+    def _enter_object(self, value: Instance, bound: Value, state: State, node: ir.With, outcome: Outcome) -> Entered:
+        """`with Transaction(session):` of a class of the project."""
+        if isinstance(bound, (Borrowed, Opened)):
+            bound = direct_sessions(value)[0]
+        entered = self._call_manager(value, "enter", (), state, node, outcome)
+        return [(after, Manager("object", value), value if bound is None else bound) for after, _ in entered]
+
+    def _method_of(self, value: Instance, name: str, node: ir.With) -> FunctionRef | None:
+        return self.project.table.method(value.reference, f"__{'a' if node.is_async else ''}{name}__")
+
+    def _call_manager(
+        self, value: Instance, name: str, given: tuple[Value, ...], state: State, node: ir.With, outcome: Outcome
+    ) -> Pairs:
+        """Call the method that a `with` statement calls, if the project has it."""
+        method = self._method_of(value, name, node)
+        if method is None:
+            return [(state, None)]
+        called = ir.Call(ir.Name((value.reference.definition.name, method.function.name)), (), node.place)
+        arguments = tuple([(None, each, ir.UNKNOWN) for each in given])
+        return self.project_function(Function(method, value), called, arguments, state, outcome, "awaited")
 
     def _enter_transaction(
         self, value: Transaction, state: State, node: ir.With, item: ir.WithItem, outcome: Outcome
@@ -133,6 +161,10 @@ class Managers(Starts):
                     state = state.set(session.identity, left._replace(transaction=NONE))
             return [(state, value._replace(value=session), session)]
         if isinstance(bound, Borrowed):
+            path = _given_to(item.value) if provider.parameters else ()
+            if path:  # It hands on what it was given, of which nothing else is known.
+                state, given = self.materialise(bound, state, path, node.place, self.origin_of(path))
+                return [(state, value._replace(value=given), given)]
             return [self._provided(bound.type, state, node, item, value, "provider")]
         if isinstance(bound, Items):
             return [self._enter_tuple(bound, value, state, node, item)]
@@ -172,11 +204,14 @@ class Managers(Starts):
         identity: Path = (f"@{place[0]}:{place[1]}",)
         name = item.target.path[-1] if isinstance(item.target, ir.Name) else "the session"
         reference = manager.reference if manager is not None else None
-        begun = self._provider(manager).begun if manager is not None and reference is not None else 0
+        provider = self._provider(manager) if manager is not None and reference is not None else None
+        begun = provider.begun if provider is not None else 0
+        # What can't be seen may have done anything with it, and may commit it.
+        handed = provider.may_commit if provider is not None else how == "foreign"
         info = SessionInfo(identity, name, result.PROVIDED, kind, place, reference)
         opened = Mark(place, f"{name} is opened here")
-        session = SessionState(transaction=OPEN if begun else NONE, reset=True, begun=begun).mark(opened=opened)
-        state = self.track(info, session, state)
+        session = SessionState(transaction=OPEN if begun else NONE, reset=True, begun=begun, handed=handed)
+        state = self.track(info, session.mark(opened=opened), state)
         left = manager._replace(value=Session(identity)) if manager is not None else Manager(how, Session(identity))
         return state, left, Session(identity)
 
@@ -224,14 +259,17 @@ class Managers(Starts):
             for state in normally(States(group)):
                 outcome.returns.add(state, value, place)
         for state, error in inner.raises:
-            after, swallowed = self._leave_raising(manager, state, error, node)
-            if swallowed != "always":
-                outcome.raises.add(after, error)
-            if swallowed != "never":
-                outcome.normal.add(after)
+            for after, swallowed in self._leave_raising(manager, state, error, node, outcome):
+                if swallowed != "always":
+                    outcome.raises.add(after, error)
+                if swallowed != "never":
+                    outcome.normal.add(after)
 
     def _leave_normally(self, manager: Manager, state: State, node: ir.With, outcome: Outcome) -> list[State]:
         owner = manager.value
+        if manager.kind == "object" and isinstance(owner, Instance):
+            left = self._call_manager(owner, "exit", (Const(None),) * 3, state, node, outcome)
+            return [after for after, _ in left]
         if not isinstance(owner, Session) or owner.identity not in state.sessions:
             return [state]
         identity = owner.identity
@@ -300,7 +338,21 @@ class Managers(Starts):
             outcome.raises.add(failed, Error(errors.INTEGRITY, node.place, f"the commit of {who}"))
         return state.set(identity, clean._replace(commits=min(session.commits + 1, 2)))
 
-    def _leave_raising(self, manager: Manager, state: State, error: Error, node: ir.With) -> tuple[State, str]:
+    def _leave_raising(
+        self, manager: Manager, state: State, error: Error, node: ir.With, outcome: Outcome
+    ) -> list[tuple[State, str]]:
+        """The states after an exception has left the block, and whether it ends there."""
+        owner = manager.value
+        if manager.kind == "object" and isinstance(owner, Instance):
+            left = self._call_manager(owner, "exit", (Const(True),) * 3, state, node, outcome)
+            ways = [(after, "always" if truth(answer) is True else "never") for after, answer in left]
+            # One that rolls back on some way does so where it matters: the object's own flags decide.
+            held = [session.identity for session in direct_sessions(owner)]
+            ended = [way for way in ways if not any([way[0].sessions[each].transaction in BROKEN for each in held])]
+            return ended or ways
+        return [self._left_by_error(manager, state, error)]
+
+    def _left_by_error(self, manager: Manager, state: State, error: Error) -> tuple[State, str]:
         if manager.kind == "suppress":
             return state, errors.caught(error.kind, manager.types, self.project.lineage)
         owner = manager.value
@@ -380,6 +432,16 @@ class Managers(Starts):
                 self.event(result.LOOP_LEFT, place, identity, "break", session, value.reference)
         for state, error in inner.raises:
             outcome.raises.add(state, error)
+
+
+def _given_to(node: ir.Expr) -> Path:
+    """The first name that a call is given; () if there is none."""
+    names = (
+        [argument.value.path for argument in node.arguments if isinstance(argument.value, ir.Name)]
+        if isinstance(node, ir.Call)
+        else []
+    )
+    return names[0] if names else ()
 
 
 def _is_unnamed(node: ir.Expr) -> bool:

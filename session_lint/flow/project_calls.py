@@ -236,6 +236,15 @@ class ProjectCalls(ContractCalls):
             if isinstance(value, Opened):
                 after, identity = self.open(value.type, node.place, after, call_text(node))
                 pairs.append((after, Session(identity)))
+            elif isinstance(value, Items) and len([item for item in value.items if isinstance(item, Opened)]) == 1:
+                items: list[Value] = []
+                for item in value.items:
+                    if isinstance(item, Opened):
+                        after, identity = self.open(item.type, node.place, after, call_text(node))
+                        items.append(Session(identity))
+                    else:
+                        items.append(item)
+                pairs.append((after, Items(tuple(items))))
             elif isinstance(value, Borrowed):
                 path = (*path_of(node.function), "()")
                 pairs.append(self.materialise(value, after, path, node.place, result.ATTRIBUTE))

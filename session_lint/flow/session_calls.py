@@ -57,8 +57,11 @@ from session_lint.project.modules import ClassRef, FunctionRef
 if TYPE_CHECKING:
     from session_lint.project.link import Project
 
-_KEEPING = ("begin", "begin_nested", "close", "__enter__", "__aenter__", "execution_options", "no_autoflush")
-"""What may be asked of a session that has no name yet: it gets one, or another rule speaks of it."""
+_KEEPING = (
+    *("begin", "begin_nested", "close", "__enter__", "__aenter__", "execution_options", "no_autoflush"),
+    *("get_bind", "bind", "info", "is_active"),
+)
+"""What may be asked of a session that has no name yet: it gets one, another rule speaks of it, or nothing is sent."""
 
 _GIVES = {"execute": ROWS, "scalars": SCALARS, "scalar": OBJECT, "exec": SCALARS}
 """What a statement that selects mapped objects gives, by the method that sends it."""

@@ -36,9 +36,10 @@ ASYNC_CONNECTION = SessionType("connection", True, Confidence.CERTAIN)
 
 
 class SessionClass(NamedTuple):
-    """The class itself: calling it opens a session."""
+    """The class itself: calling it opens a session. is_alias: a NewType of it, which gives what it is given."""
 
     type: SessionType
+    is_alias: bool = False
 
 
 class Borrowed(NamedTuple):
@@ -169,6 +170,7 @@ class Manager(NamedTuple):
     "suppress"  swallows exceptions (types)              "null"      gives `value` and does nothing
     "closing"   closes `value`                           "stack"     an ExitStack
     "foreign"   a provider that can't be seen; assumed to finish what it hands out
+    "object"    an object of the project that has been given a session (`value`), whose methods enter and leave
     """
 
     kind: str

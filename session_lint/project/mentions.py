@@ -87,7 +87,7 @@ class Mentions:
 
     def _collect(self, module: Module) -> None:
         for local, dotted in module.imports.items():
-            symbol = self._table.resolve(module, (local,)) if not dotted.endswith(local) else None
+            symbol = self._table.resolve(module, (local,)) if dotted.rpartition(".")[2] != local else None
             if isinstance(symbol, FunctionRef):
                 self._renamed.setdefault(symbol, {})[local] = None
         self._read(self._table.bodies.expressions(module.tree.body), _Reader(module))
@@ -97,13 +97,11 @@ class Mentions:
         for function in module.functions.values():
             around = self._around(FunctionRef(module, function))
             own = [self._own_names(each) - self._defined(each.function) for each in around]
-            self._read(
-                self._table.bodies.expressions(function.body), _Reader(module, tuple(around), frozenset().union(*own))
-            )
+            reader = _Reader(module, tuple(around), frozenset().union(*own))
+            self._read(self._table.bodies.expressions(function.body), reader)
             heads = [part for each in function.parameters for part in (each.annotation, each.default)]
-            self._read(
-                [part for item in (*function.decorators, *heads) for part in ir.expressions(item)], _Reader(module)
-            )
+            outside = [part for item in (*function.decorators, *heads) for part in ir.expressions(item)]
+            self._read(outside, _Reader(module))
 
     def _defined(self, function: ir.Function) -> set[str]:
         """The functions and classes in a function."""
@@ -143,9 +141,9 @@ class Mentions:
         name = last_name(function)
         if name in _PASSING or name[:1].isupper():
             return name not in _PROVIDING
-        known = isinstance(function, ir.Name) and function.path[0] not in reader.local
-        symbol = self._table.resolve(reader.module, function.path) if known and isinstance(function, ir.Name) else None
-        return isinstance(symbol, (ClassRef, VariableRef))
+        if not isinstance(function, ir.Name) or function.path[0] in reader.local:
+            return False
+        return isinstance(self._table.resolve(reader.module, function.path), (ClassRef, VariableRef))
 
     def _calls(self, path: Path, reader: _Reader) -> None:
         for caller in reader.around:

@@ -37,12 +37,15 @@ class Module:
     @property
     def is_short_lived(self) -> bool:
         """Whether it is a test, a migration, an example or a command: most of what those leave ends with them."""
-        parts = self.path.lower().split("/")
-        if any([part in _SHORT_LIVED or part.endswith("_tests") for part in parts[:-1]]):
+        # By its name from the project's root: what a file is does not depend on where the linter runs.
+        *folders, last = self.name.lower().split(".")
+        if self.is_package:
+            folders, last = [*folders, last], ""
+        if any([folder in _SHORT_LIVED or folder.endswith("_tests") for folder in folders]):
             return True
-        if parts[-1] in ("cli.py", "commands.py", "manage.py", "__main__.py", "migrations.py"):
+        if last in ("cli", "commands", "manage", "__main__", "migrations"):
             return True
-        return parts[-1].startswith(("test_", "conftest")) or parts[-1].endswith("_test.py")
+        return last.startswith(("test_", "conftest")) or last.endswith("_test")
 
     def _collect(self, body: tuple[ir.Stmt, ...]) -> None:
         for statement in ir.statements(body):

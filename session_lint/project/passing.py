@@ -39,6 +39,8 @@ def leaves_alone(bodies: Bodies, function: ir.Function, name: str) -> bool:
                 return False
             nodes = [part for decorator in definition.decorators for part in ir.expressions(decorator)]
         calm = {id(statement.value)} if isinstance(statement, ir.Return) else set()
+        if isinstance(statement, ir.Assign):  # `session.flush = refuse`
+            calm |= {id(target) for target in statement.targets if isinstance(target, ir.Name) and len(target.path) > 1}
         for node in nodes:
             if isinstance(node, ir.Call) and last_name(node.function) in _LISTENING:
                 calm |= {id(argument.value) for argument in node.arguments}

@@ -53,7 +53,8 @@ def provider_of(flow: FunctionFlow) -> Provider:
             # A wrapper that opens a session where its caller gives none: the caller's own is the caller's to end.
             identities = own
     if not identities:
-        return UNSEEN
+        # What it hands out is nothing that can be seen: the session of another manager, perhaps, which commits.
+        return UNSEEN._replace(may_commit=any([event.kind in (result.YIELDED, result.LENT) for event in flow.events]))
     begun = max([event.session.begun for event in yields if event.session is not None], default=0)
     foreign = tuple([identity for identity in sorted(identities) if not identity[0].startswith(("@", "~"))])
     commits, closes, closes_on_error, ends_on_error, swallows = False, True, True, True, False

@@ -110,6 +110,8 @@ class Results:
             else None
         )
         known = [value for value in values if value is not None]
+        if self._keeps_what_it_returns(function):
+            known = [Borrowed(value.type) if isinstance(value, Opened) else value for value in known]
         if any([decorator_name(decorator) in CACHED for decorator in function.decorators]):
             known = [Borrowed(value.type) if isinstance(value, Opened) else value for value in known]
         if known and all([value == known[0] for value in known]) and len(known) == len(values):
@@ -119,6 +121,17 @@ class Results:
                 # Sometimes a new one, sometimes an old one: whoever gets it can't know that it must close it.
                 return Borrowed(value.type)
         return known[0] if known else declared
+
+    def _keeps_what_it_returns(self, function: ir.Function) -> bool:
+        """`CACHE[name] = session`, and `return session`: the next one who asks gets the same."""
+        bodies = self._statics.table.bodies
+        stored = bodies.stored(function.body)
+        return any(
+            isinstance(statement, ir.Return)
+            and isinstance(statement.value, ir.Name)
+            and statement.value.path[0] in stored
+            for statement in (bodies.statements(function.body) if stored else ())
+        )
 
     def yielded(self, reference: FunctionRef) -> Value:
         """What a generator function yields, by its type and its body."""

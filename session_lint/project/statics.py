@@ -260,9 +260,10 @@ class Statics:
         if node.function == _SUPER and local:
             return self.parent(next(iter(local.values())))  # of the first parameter
         function = self.expression(module, node.function, local)
-        if function is None and isinstance(node.function, ir.Attribute):
+        # Asked by its name first: a chain of calls would otherwise be gone through twice for each of its links.
+        if function is None and isinstance(node.function, ir.Attribute) and node.function.name == "configure":
             base = self.expression(module, node.function.base, local)
-            if isinstance(base, Factory) and node.function.name == "configure":
+            if isinstance(base, Factory):
                 return base
         if path_of(node.function)[-1:] == ("execution_options",):
             owner = (
@@ -283,6 +284,8 @@ class Statics:
         if function is None:
             return None
         if isinstance(function, SessionClass):
+            if function.is_alias:
+                return self.expression(module, node.arguments[0].value, local) if node.arguments else None
             return Opened(function.type)
         if isinstance(function, Factory):
             return Opened(function.type)
@@ -317,7 +320,8 @@ class Statics:
             bound += [argument.value for argument in node.arguments[1:] if argument.name is None]
             values = [self.expression(module, each, local) for each in bound]
             plain = [value for value in values if isinstance(value, SessionClass) and not value.type.is_async]
-            return (plain or values or [None])[0]
+            value = (plain or values or [None])[0]
+            return value._replace(is_alias=last == "NewType") if isinstance(value, SessionClass) else value
         if last in ("partial", "cast", "cached", "run_sync") and node.arguments:
             return first if last == "partial" else None
         return None

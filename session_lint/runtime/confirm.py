@@ -10,6 +10,7 @@ import importlib.metadata
 import importlib.util
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -22,11 +23,12 @@ from session_lint.findings import Affected, Finding, Report, Verdict
 from session_lint.reporters.json import render as render_json
 from session_lint.runtime.evidence import Evidence
 from session_lint.runtime.postgres import ENVIRONMENT, PostgresUnavailableError, running_server
-from session_lint.runtime.report import RunReport
+from session_lint.runtime.report import RUNNING, RunReport
 from session_lint.runtime.verdicts import Judged, Verdicts, judge
 
 PLUGIN = "session_lint.plugins.pytest"
-_RAN = {0, 1}  # pytest: all passed, some failed
+FINISHED = (0, 1)
+"""The exit statuses of pytest's that mean that all tests ran."""
 
 
 class ConfirmError(Exception):
@@ -39,26 +41,68 @@ def run_tests(command: Sequence[str], *, resume: Path | None = None, quiet: bool
     resume: the file that keeps which runs with a fault are done, until all are.
 
     Raises:
-        ConfirmError: the command can't be started, or pytest did not run in it with our plugin.
+        ConfirmError: the command can't be started, or pytest did not run in it with our plugin, or ran no test.
         PostgresUnavailableError: there is no server to be had.
     """
     if not command:
         raise ConfirmError("name the tests' command after --, as in: session-lint confirm src/ -- pytest tests/")
     with running_server() as server, tempfile.TemporaryDirectory() as directory:
         file = Path(directory, "report.json")
-        environment = _environment(os.environ, file, server.url(), resume)
+        running = Path(directory, "running")
+        environment = _environment(os.environ, file, server.url(), resume) | {RUNNING: str(running)}
         output = subprocess.DEVNULL if quiet else sys.stderr  # standard output is for the verdicts
         try:
-            process = subprocess.run(_command(command), check=False, env=environment, stdout=output)
+            process = subprocess.Popen(_command(command), env=environment, stdout=output)
         except OSError as error:
             raise ConfirmError(f"cannot run {command[0]}: {error.strerror or error}") from error
+        status = _ended(process)
         if not file.exists():
-            raise ConfirmError(
-                f"the command ended with exit status {process.returncode} and pytest did not report; "
-                "is session-lint[runtime] installed where it runs?"
-            )
+            raise ConfirmError(_no_report(status, running, resume))
         report = RunReport.from_dict(json.loads(file.read_text(encoding="utf-8")))
-    return report, process.returncode
+    if not report.tests:
+        raise ConfirmError(f"no test ran, so nothing is proved: the tests' command {_how(status)}")
+    return report, status
+
+
+_PATIENCE = 30.0
+"""Seconds that the tests' fixtures have to clean up when only we were told to end."""
+
+
+def _ended(process: subprocess.Popen[bytes]) -> int:
+    """The exit status. Tests that are interrupted clean up first, in their own time, while the server is there."""
+    try:
+        return process.wait()
+    except KeyboardInterrupt as interrupt:
+        told = bool(interrupt.args)  # by a signal that was for this process alone, while Ctrl-C is for both
+        if told:
+            process.send_signal(signal.SIGINT)
+        for stop in (process.terminate, process.kill):
+            try:
+                process.wait(_PATIENCE if told else None)
+                break
+            except (KeyboardInterrupt, subprocess.TimeoutExpired):  # again
+                stop()
+        process.wait()
+        raise
+
+
+def _how(status: int) -> str:
+    if status >= 0:
+        return f"ended with exit status {status}"
+    try:
+        return f"was killed by {signal.Signals(-status).name}"
+    except ValueError:
+        return f"was killed by signal {-status}"
+
+
+def _no_report(status: int, running: Path, resume: Path | None) -> str:
+    said = f"the tests' command {_how(status)} and pytest did not report"
+    try:
+        test = " ".join(running.read_text(encoding="utf-8", errors="replace").split())
+    except OSError:
+        return f"{said}; is session-lint[runtime] installed where it runs?"
+    again = "" if resume is not None else "; --resume FILE keeps what the runs before have shown"
+    return f"{said}: it was in {test}{again}"
 
 
 def _command(command: Sequence[str]) -> list[str]:
@@ -140,7 +184,9 @@ def summary(verdicts: Verdicts) -> str:
     counts = [(verdict, sum(j.verdict is verdict for j in verdicts.findings)) for verdict in Verdict]
     parts = ", ".join(f"{count} {verdict.value}" for verdict, count in counts if count) or "nothing to confirm"
     report = verdicts.report
-    return f"{parts}; {len(verdicts.missed)} missed; {report.tests} tests, {report.runs} runs with a fault."
+    tests = f"{report.tests} test{'s'[: report.tests != 1]}"
+    runs = f"{report.runs} run{'s'[: report.runs != 1]} with a fault"
+    return f"{parts}; {len(verdicts.missed)} missed; {tests}, {runs}."
 
 
 def _name(subject: Finding | Affected) -> str:

@@ -412,11 +412,11 @@ class Probe:
         task = who.task
         if task is None:
             return
-        loop, now = task.get_loop(), time.monotonic()
+        loop = task.get_loop()
         if self._thorough:
-            loop.call_soon(self._look_later, use, who, use.serial, now)
+            loop.call_soon(self._look_later, use, who, use.serial)
             return
-        use.idle = who, use.serial, now
+        use.idle = who, use.serial, time.monotonic()
         if loop not in self._looking:
             self._look_soon(loop)
 
@@ -442,14 +442,14 @@ class Probe:
         if again:
             self._look_soon(loop)
 
-    def _waits(self, use: ConnectionUse, who: Who, serial: int, since: float) -> bool:
+    def _waits(self, use: ConnectionUse, who: Who, serial: int, since: float | None = None) -> bool:
         """Note what the task waits for, with the connection in its hands. Gives whether that is the database still."""
         if not use.out or use.serial != serial or who.gone:
             return False
         frames, for_database = waiting(who.task)
         if not for_database and frames.first is not None:
             operation = self.recording.add(Kind.WAIT, frames, use, who)
-            self.recording.wait(operation, since)
+            self.recording.wait(operation, time.monotonic() if since is None else since)
             self.on_wait(operation)
         return for_database
 

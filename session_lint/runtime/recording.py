@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+from session_lint.runtime.fairness import fair_time
 from session_lint.runtime.places import Frames
 
 
@@ -165,7 +166,7 @@ class ConnectionUse:
         self.aborted_by: Operation | None = None
         self.latest: Operation | None = None
         """The statement that was sent last."""
-        self.waiting: tuple[Operation, float] | None = None
+        self.waiting: tuple[Operation, float, float] | None = None
         self.idle: tuple[Who, int, float] | None = None
         """Whose wait may have begun, how many operations there had been then, and when."""
         self.serial = 0
@@ -179,8 +180,10 @@ class ConnectionUse:
     def waited(self) -> None:
         """What a task waited for, with this connection in its hands, has come."""
         if self.waiting is not None:
-            operation, since = self.waiting
-            operation.seconds, self.waiting = time.monotonic() - since, None
+            operation, since, fairly = self.waiting
+            # On a machine with much to do, everything takes long.
+            seconds = min(time.monotonic() - since, fair_time() - fairly)
+            operation.seconds, self.waiting = seconds, None
 
 
 class Answer(NamedTuple):
@@ -228,7 +231,7 @@ class Recording:
         """Since then and until the next operation on its connection, a task waits for something else."""
         self.waits.append(operation)
         if operation.use is not None:
-            operation.use.waiting = operation, since
+            operation.use.waiting = operation, since, fair_time() - (time.monotonic() - since)
 
     def frames(self) -> Iterator[Frames]:
         """Every moment at which the user's code was seen."""

@@ -11,10 +11,16 @@ from session_lint.runtime.places import Place, shown
 
 VERSION = 1
 
+RUNNING = "SESSION_LINT_RUNNING"
+"""The environment variable that names the file in which stands what is run at the moment."""
+
 
 @dataclass
 class RunReport:
-    """seen: for every file, the lines that took part in a session's life, each with the test that came first."""
+    """seen: for every file, the lines that took part in a session's life, each with the test that came first.
+
+    status: pytest's own exit status.
+    """
 
     evidence: list[Evidence] = field(default_factory=list)
     seen: dict[str, dict[int, str]] = field(default_factory=dict)
@@ -22,6 +28,7 @@ class RunReport:
     runs: int = 0
     notes: list[str] = field(default_factory=list)
     lost: str = ""
+    status: int = 0
     _keys: set[tuple[object, ...]] = field(default_factory=set, repr=False)
 
     def add(self, evidence: Evidence) -> None:
@@ -86,6 +93,7 @@ class RunReport:
             "runs": self.runs,
             "notes": self.notes,
             "lost": self.lost,
+            "status": self.status,
         }
 
     @classmethod
@@ -96,6 +104,7 @@ class RunReport:
             runs=value["runs"],
             notes=list(value["notes"]),
             lost=value["lost"],
+            status=value.get("status", 0),
         )
         for evidence in value["evidence"]:
             report.add(Evidence.from_dict(evidence))

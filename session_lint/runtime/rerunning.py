@@ -22,9 +22,11 @@ class TimedOutError(BaseException):
     """A run with a fault took too long. No Exception, so that no handler of the application takes it."""
 
 
-def run_again(item: pytest.Function) -> str:
+def run_again(item: pytest.Function, seconds: float) -> str:
     """Once more, from the test's own fixtures to their teardown; the module's fixtures stay. Gives why it can't be.
 
+    seconds: the most for the test, and for its teardown. Nothing is made to fail before, and a fixture that is stopped
+    half way would be broken for the tests to come.
     No reports are made: to format a failure that is meant to be costs more than the run.
     """
     problem = ""
@@ -38,11 +40,12 @@ def run_again(item: pytest.Function) -> str:
         hook = getattr(item.ihook, f"pytest_runtest_{when}")
         # To be torn down "for the sake of its parent" is what takes away the item and nothing above it.
         more = {"nextitem": item.parent} if when == "teardown" else {}
-        call = pytest.CallInfo.from_call(
-            lambda hook=hook, more=more: hook(item=item, **more),  # type: ignore[misc]
-            when=when,
-            reraise=(Exit, KeyboardInterrupt),
-        )
+        with contextlib.nullcontext() if when == "setup" else time_limit(seconds):
+            call = pytest.CallInfo.from_call(
+                lambda hook=hook, more=more: hook(item=item, **more),  # type: ignore[misc]
+                when=when,
+                reraise=(Exit, KeyboardInterrupt),
+            )
         if when == "setup" and call.excinfo is not None:
             problem = call.excinfo.exconly(tryshort=True).partition("\n")[0]
     item._request, item.funcargs, item._report_sections = kept

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import fnmatch
 import gc
 import json
+import os
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -22,8 +24,8 @@ from session_lint.runtime.oracles import Case, judge, never_awaited
 from session_lint.runtime.places import Frames, Place
 from session_lint.runtime.probe import Probe
 from session_lint.runtime.recording import Operation, Recording
-from session_lint.runtime.report import RunReport
-from session_lint.runtime.rerunning import Progress, TimedOutError, quietly, run_again, time_limit
+from session_lint.runtime.report import RUNNING, RunReport
+from session_lint.runtime.rerunning import Progress, TimedOutError, quietly, run_again
 from session_lint.runtime.tidying import tidy
 
 
@@ -64,6 +66,8 @@ class Watch:
         self.config = config
         self.faults: bool = config.option.session_lint_faults
         self.report = RunReport()
+        self._running = os.environ.get(RUNNING)
+        _expect_writable(config)
         self.journal = self._journal()
         self._all_told = True
         self.probe = Probe(Observers(), thorough=self.faults)
@@ -94,6 +98,7 @@ class Watch:
         """The test as it is, judged."""
         self._begin(None, None)
         self._judged = False
+        self._say_what_runs(item.nodeid)
         result = yield
         self._look_back(item)
         return result
@@ -135,6 +140,12 @@ class Watch:
             self.report.lost = self.probe.lost
         finally:
             self._step = None
+
+    def _say_what_runs(self, what: str) -> None:
+        """For those who find this process gone."""
+        if self._running is not None:
+            with contextlib.suppress(OSError):
+                Path(self._running).write_text(what, encoding="utf-8", errors="replace")
 
     def _begin(self, step: Step | None, baseline: Recording | None) -> None:
         self._step, self._baseline, self._error, self._at_call_end, self._proved = step, baseline, None, [], None
@@ -242,8 +253,8 @@ class Watch:
     def _run(self, item: pytest.Function, step: Step, first: Recording) -> str:
         """The test once more, with a fault. Gives why it can't be."""
         self._begin(step, first)
-        with time_limit(self.config.option.session_lint_timeout):
-            problem = run_again(item)
+        self._say_what_runs(f"{item.nodeid}, {step}")
+        problem = run_again(item, self.config.option.session_lint_timeout)
         if not problem:
             self.report.runs += 1
             if isinstance(self._error, TimedOutError):
@@ -296,12 +307,14 @@ class Watch:
         if output is not None:
             output["session_lint"] = json.dumps(self.report.as_dict())
             return
+        self.report.status = int(session.exitstatus)
         file = self.config.option.session_lint_report
         if file:
             try:
                 Path(file).write_text(json.dumps(self.report.as_dict(), indent=1) + "\n", encoding="utf-8")
             except OSError as error:
                 self.report.note(f"the report could not be written: {error}")
+                session.exitstatus = pytest.ExitCode.INTERNAL_ERROR
         ended = session.exitstatus in _ENDED and not (session.shouldstop or session.shouldfail)
         if ended and self._all_told:
             self.journal.remove()
@@ -327,6 +340,13 @@ class Watch:
 
 
 _ENDED = (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.NO_TESTS_COLLECTED)
+
+
+def _expect_writable(config: pytest.Config) -> None:
+    """Say it before the tests rather than after them."""
+    file = config.option.session_lint_report
+    if file and not hasattr(config, "workerinput") and not Path(file).parent.is_dir():
+        raise pytest.UsageError(f"--session-lint-report: {file}: there is no such directory")
 
 
 def _is_test(path: str) -> bool:

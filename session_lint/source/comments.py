@@ -73,8 +73,13 @@ def _codes(match: re.Match[str], group: str, column: int) -> tuple[Code, ...]:
         return ()
     first = column + match.start(group)
     return tuple(
-        Code(code.group().upper(), first + code.start(), first + code.end()) for code in _CODE.finditer(match[group])
+        Code(_code(code.group()), first + code.start(), first + code.end()) for code in _CODE.finditer(match[group])
     )
+
+
+def _code(text: str) -> str:
+    """A code in capitals, and the name of a rule as it stands there."""
+    return text if "-" in text else text.upper()
 
 
 def _fault(match: re.Match[str]) -> str:

@@ -88,7 +88,7 @@ def discover(paths: Sequence[Path | str], settings: Settings, memory: Memory | N
 
     memory: what patterns have said before.
 
-    Raises UsageError for a path that doesn't exist.
+    Raises UsageError for a path that doesn't exist, and for a directory that can't be read.
     """
     return _Walk(settings, memory or Memory()).run(paths)
 
@@ -124,6 +124,7 @@ class _Walk:
         self._root = str(settings.root)
         self._working_directory = os.getcwd()
         self._tops: set[str] = set()
+        self._named: set[str] = set()
         self._levels: dict[str, tuple[_Level, ...]] = {}  # of directories above named files
         self._excluded: dict[str, bool] = {}
         self._repositories: dict[str, str | None] = {}
@@ -151,6 +152,7 @@ class _Walk:
                 real = os.path.realpath(absolute) if linked else self._real_file(absolute)
                 self._files.setdefault(real, SourceFile(absolute, display_name(absolute), True, real))
         for directory in directories:
+            self._named.add(directory)
             self._walk(directory, self._levels_above(directory))
         while self._links:
             # After everything else, so that a file is shown by its own path rather than by a link's.
@@ -187,6 +189,9 @@ class _Walk:
             with os.scandir(path) as iterator:
                 entries = list(iterator)
         except OSError as error:
+            if path in self._named:
+                shown = display_name(path) if path != self._working_directory else "."
+                raise UsageError(f"cannot read the directory {shown}: {error.strerror or error}") from None
             self._problems.append(f"{prefix or './'}: cannot read the directory: {error.strerror or error}")
             return []
         children: list[os.DirEntry[str]] = []

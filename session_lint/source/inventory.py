@@ -112,7 +112,7 @@ class Inventory:
 def take(paths: Sequence[Path], settings: Settings, stdin: Source | None, cache: Cache) -> Inventory:
     """Find the files and look at those that have changed.
 
-    Raises UsageError if a path does not exist.
+    Raises UsageError if a path does not exist or a directory can't be read.
     """
     # The buffer's file need not exist yet.
     buffer = os.path.abspath(stdin.path) if stdin is not None else None
@@ -127,7 +127,7 @@ def take(paths: Sequence[Path], settings: Settings, stdin: Source | None, cache:
         files[os.path.realpath(buffer)] = file
     scope = _scope(settings, files)
     if scope is not None and scope not in map(os.path.abspath, asked):
-        for source in discovery.discover([scope], settings, memory).files:
+        for source in _project_files(scope, settings, memory):
             real = source.real or os.path.realpath(source.name)
             if real not in files:
                 files[real] = File(source, root, False)
@@ -142,6 +142,13 @@ def take(paths: Sequence[Path], settings: Settings, stdin: Source | None, cache:
     unchanged = [_look(file, inventory.known) for file in ordered]
     inventory.changed = not all(unchanged) or (scope is not None and len(inventory.known) != len(ordered))
     return inventory
+
+
+def _project_files(scope: str, settings: Settings, memory: Memory) -> list[SourceFile]:
+    try:
+        return discovery.discover([scope], settings, memory).files
+    except discovery.UsageError:  # nobody has named the project's directory, and it need not be readable
+        return []
 
 
 def _scope(settings: Settings, files: dict[str, File]) -> str | None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,6 +39,9 @@ class Problem(Exception):  # noqa: N818 - it is reported, not handled
 def read(path: Path | str) -> bytes:
     """A file's bytes. Raises Problem if it can't be read."""
     try:
+        # A named pipe may have nobody who writes to it; that of a shell's `<(...)` has no name.
+        if stat.S_ISFIFO(os.stat(path).st_mode) and os.path.exists(os.path.realpath(path)):  # noqa: PTH110, PTH116
+            raise Problem("cannot be read: it is a named pipe")
         with open(path, "rb") as file:  # noqa: PTH123 - thousands of times in a run
             return file.read()
     except OSError as error:

@@ -229,7 +229,7 @@ def _unused(
 def _unknown(code: str, meant: list[str], known: Collection[str]) -> str:
     if meant:
         return f'"{code}" is not a whole code, so it silences nothing; name the rules, such as {meant[0]}'
-    from session_lint.settings import nearest
+    from session_lint.settings import meant_code
 
-    close = nearest(code, known)
+    close = meant_code(code, known)
     return f'unknown rule "{code}" in this suppression' + (f'; did you mean "{close}"?' if close else "")

@@ -46,15 +46,32 @@ def start_worker() -> None:
     """Make ready a process that does nothing else."""
     import functools
     import signal
+    import threading
 
     import libcst
 
     # An interrupt is the parent's to handle.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    if hasattr(signal, "SIGHUP"):
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     # LibCST checks each node that is made, also those that its own parser makes: a tenth of a parse.
     libcst.CSTNode.__post_init__ = _no_check  # type: ignore[method-assign,assignment]
     # Two nodes of five are a space or the lack of one. Nobody changes them, so the same one will do: a tenth.
     libcst.SimpleWhitespace = functools.lru_cache(_SPACES)(libcst.SimpleWhitespace)  # type: ignore[misc,assignment]
+
+
+def _end_with_parent() -> None:
+    """A parent that was killed can't tell its workers, which would wait for work for ever."""
+    import multiprocessing
+    import os
+    from multiprocessing.connection import wait
+
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        wait([parent.sentinel])
+        os._exit(1)
 
 
 _SPACES = 1_000

@@ -36,6 +36,7 @@ def answers(
     """Each file with its answer, as they come."""
     lost: list[Job] = []
     groups = _groups(items)
+    others = multiprocessing.active_children()
     pool = executor or _pool(min(jobs, len(groups)))
     try:
         futures = {}
@@ -52,6 +53,12 @@ def answers(
                 lost += group
                 continue
             yield from zip(group, results, strict=True)
+    except (KeyboardInterrupt, GeneratorExit):  # nobody wants what they are doing, which may take a while
+        if executor is None:
+            for child in multiprocessing.active_children():
+                if child not in others:
+                    child.kill()
+        raise
     finally:
         if executor is None:
             pool.shutdown(cancel_futures=True)

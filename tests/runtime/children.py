@@ -122,7 +122,8 @@ _NO_WORD = ("-W", "ignore::pytest.PytestAssertRewriteWarning")
 def run_in(directory: Path, url: str) -> Run:
     """What runs a test file there; url: that of the server which the plugin's fixtures give out."""
 
-    def run(tests: str, *options: str, conftest: str = CONFTEST, preloaded: bool = True) -> Ran:
+    def run(tests: str, *options: str, conftest: str = CONFTEST, preloaded: bool = True, last: bool = False) -> Ran:
+        # last: the options are the last word, also about the report.
         (directory / "app.py").write_text(APP)
         (directory / "conftest.py").write_text(conftest)
         (directory / "pytest.ini").write_text("[pytest]\n")
@@ -133,7 +134,7 @@ def run_in(directory: Path, url: str) -> Run:
             options = ("-p", PLUGIN, *options)
         command = ["-q", "-p", "no:cacheprovider", *_NO_WORD, *options]
         if any(option.startswith("--session-lint") for option in options):
-            command.append(f"--session-lint-report={file}")
+            command.insert(0 if last else len(command), f"--session-lint-report={file}")
         environment = {**os.environ, ENVIRONMENT: url, "PYTHONPATH": str(directory)}
         for name in ("PYTEST_ADDOPTS", "PYTEST_XDIST_WORKER"):
             environment.pop(name, None)

@@ -8,8 +8,10 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,11 +48,17 @@ class Confirmed:
         return document
 
 
+def environment_for(postgres: PostgresServer) -> dict[str, str]:
+    """Without what comes from the pytest that runs these tests."""
+    environment = {**os.environ, ENVIRONMENT: postgres.url()}
+    for name in ("PYTEST_ADDOPTS", "PYTEST_XDIST_WORKER"):
+        environment.pop(name, None)
+    return environment
+
+
 def confirm(variant: str, postgres: PostgresServer, *options: str, directory: Path = FIXTURE) -> Confirmed:
     command = [sys.executable, "-m", "session_lint", "confirm", "--no-cache", *options, variant, "--", "pytest", "-q"]
-    environment = {**os.environ, ENVIRONMENT: postgres.url()}
-    environment.pop("PYTEST_ADDOPTS", None)
-    environment.pop("PYTEST_XDIST_WORKER", None)
+    environment = environment_for(postgres)
     done = subprocess.run(
         [*command, "-p", "no:cacheprovider", variant],
         cwd=directory, env=environment, check=False, text=True, capture_output=True, timeout=600,
@@ -146,7 +154,7 @@ def test_the_table_and_later_runs_of_check(project: Path, postgres: PostgresServ
     assert "leaked connection (checked out: 1; state: idle in transaction" in done.output
     assert "<- nothing was made to fail [test_shop.py::test_leaks]" in done.output
     assert "not reached     SES201 session-never-closed: shop.py:12 never_tested" in done.output
-    assert done.output.splitlines()[-1].startswith("1 confirmed, 1 not reached; 0 missed; 1 tests, ")
+    assert done.output.splitlines()[-1].startswith("1 confirmed, 1 not reached; 0 missed; 1 test, ")
 
     confirm(".", postgres, "--output-format=json", "--output-file=verdicts.json", directory=project)
     check = [sys.executable, "-m", "session_lint", "check", "--no-cache", "--output-format=json"]
@@ -191,7 +199,7 @@ def test_what_the_analysis_does_not_see_is_listed_as_missed(project: Path, postg
         (["no-such-command"], "cannot run no-such-command: No such file or directory"),
         (
             [sys.executable, "-c", "raise SystemExit(3)"],
-            "the command ended with exit status 3 and pytest did not report",
+            "the tests' command ended with exit status 3 and pytest did not report",
         ),
     ],
 )
@@ -205,3 +213,101 @@ def test_tests_that_cannot_be_run_are_one_line(
     assert done.returncode == 2
     assert message in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def last_line(text: str) -> str:
+    return text.splitlines()[-1].lstrip(".")  # pytest's dots, where it was not left the time to end their line
+
+
+def of_tests(*options: str) -> list[str]:
+    """The command, with pytest on a project's tests; no finding is asked for."""
+    command = [sys.executable, "-m", "session_lint", "confirm", "--no-cache", "--select=SES101", "."]
+    return [*command, "--", "pytest", "-q", "-p", "no:cacheprovider", *options]
+
+
+@pytest.mark.parametrize(
+    ("options", "status"),
+    [(["nope"], 4), (["-k", "nothing_of_this_name"], 5), (["broken.py"], 2), (["--no-such-option"], None)],
+)
+def test_tests_that_did_not_run_prove_nothing(
+    project: Path, postgres: PostgresServer, options: list[str], status: int | None
+) -> None:
+    (project / "broken.py").write_text("import no_such_module\n")
+    environment = environment_for(postgres)
+    done = subprocess.run(
+        of_tests(*options),
+        cwd=project, env=environment, check=False, text=True, capture_output=True,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (2, "")
+    no_test = f"no test ran, so nothing is proved: the tests' command ended with exit status {status}"
+    no_report = (
+        "the tests' command ended with exit status 4 and pytest did not report; "
+        "is session-lint[runtime] installed where it runs?"
+    )
+    assert last_line(done.stderr) == f"session-lint: error: {no_test if status is not None else no_report}"
+
+
+UNFINISHED = """
+import os, pathlib, signal, time
+import pytest
+
+@pytest.fixture
+def container():
+    yield
+    time.sleep(1)
+    pathlib.Path("cleaned up").touch()
+
+def test_one():
+    pass
+
+def test_waits(container):
+    pathlib.Path("waiting").touch()
+    time.sleep(100)
+
+def test_exits():
+    pytest.exit("enough")
+
+def test_crashes():
+    os.kill(os.getpid(), signal.SIGSEGV)
+
+def test_leaves():
+    os._exit(0)
+"""
+
+
+def test_tests_that_were_not_finished(project: Path, postgres: PostgresServer) -> None:
+    (project / "test_more.py").write_text(UNFINISHED)
+    environment = environment_for(postgres)
+    at = "and pytest did not report: it was in test_more.py::"
+    again = "; --resume FILE keeps what the runs before have shown"
+    for test, message in [
+        ("exits", "the tests did not run to their end: pytest ended with exit status 2"),
+        ("crashes", f"the tests' command was killed by SIGSEGV {at}test_crashes{again}"),
+        ("leaves", f"the tests' command ended with exit status 0 {at}test_leaves{again}"),
+    ]:
+        done = subprocess.run(
+            of_tests("test_more.py", "-k", f"one or {test}"),
+            cwd=project, env=environment, check=False, text=True, capture_output=True,
+        )  # fmt: skip
+        assert (done.returncode, last_line(done.stderr)) == (2, f"session-lint: error: {message}")
+
+
+@pytest.mark.parametrize("to_all", [True, False], ids=["Ctrl-C", "SIGTERM"])
+def test_interrupted_tests_clean_up(project: Path, postgres: PostgresServer, to_all: bool) -> None:
+    (project / "test_more.py").write_text(UNFINISHED)
+    environment = environment_for(postgres)
+    with subprocess.Popen(
+        of_tests("test_more.py", "-k", "waits"),
+        cwd=project, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
+    ) as process:  # fmt: skip
+        while not (project / "waiting").exists():
+            assert process.poll() is None
+            time.sleep(0.02)
+        if to_all:
+            os.killpg(process.pid, signal.SIGINT)
+        else:
+            process.terminate()
+        _, errors = process.communicate(timeout=120)
+    assert (process.returncode, last_line(errors)) == (130, "session-lint: interrupted")
+    assert (project / "cleaned up").exists()
+    assert "KeyboardInterrupt" in errors, "pytest itself has the word"

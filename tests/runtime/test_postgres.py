@@ -37,7 +37,7 @@ from session_lint.runtime.wire import Connection, WireError
 pytestmark = pytest.mark.postgres
 
 Child = Callable[..., "subprocess.Popen[str]"]
-SECONDS = 20.0
+SECONDS = 180.0  # as long as initdb takes on a machine with much to do
 
 # A program that starts a server, says where it is, and then does what the test wants.
 START = """

@@ -37,6 +37,19 @@ def test_a_leak_is_reported_with_the_place_that_opened_it(run: Run) -> None:
     assert "1 passed" in ran.output
 
 
+@pytest.mark.parametrize("option", ["--session-lint", "--session-lint-faults"])
+def test_a_report_that_cannot_be_written_is_said_before_the_tests(run: Run, option: str) -> None:
+    ran = run(
+        "def test_it():\n    print('it has run')\n", option, "-s", "--session-lint-report=no/such/x.json", last=True
+    )
+    assert ran.status == 4
+    assert "ERROR: --session-lint-report: no/such/x.json: there is no such directory" in ran.output
+    assert "it has run" not in ran.output
+    ran = run("def test_it():\n    pass\n", option, "--session-lint-report=/dev/full", last=True)
+    assert ran.status == 3
+    assert "the report could not be written: " in ran.output
+
+
 def test_the_run_can_end_as_it_would_without(run: Run) -> None:
     ran = run("def test_leak(engine):\n    assert leaks(engine) == 1\n", "--session-lint", "--session-lint-exit-zero")
     assert ran.status == 0

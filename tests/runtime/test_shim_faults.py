@@ -183,6 +183,26 @@ def test_a_run_that_hangs_is_stopped(run: Run) -> None:
     assert ran.output.count("stopped after it took too long") == len(ran.report["notes"]) >= 2
 
 
+def test_a_slow_fixture_is_not_stopped_half_way(run: Run) -> None:
+    """Nothing is made to fail there, and pytest would find its remains when it sets up the next test."""
+    ran = run(
+        """
+        import time
+        @pytest.fixture
+        def slow(engine):
+            time.sleep(0.7)
+            return engine
+        def test_it(slow):
+            closes(slow)
+        def test_next(slow):
+            closes(slow)
+        """,
+        "--session-lint-faults",
+        "--session-lint-timeout=0.5",
+    )
+    assert (ran.status, ran.report["notes"], ran.report["runs"]) == (0, [], 2), ran.output
+
+
 def test_an_engine_that_is_not_postgresql_is_left_alone(run: Run) -> None:
     ran = run(
         """

@@ -16,7 +16,7 @@ from session_lint.runtime.evidence import Oracle
 pytestmark = pytest.mark.postgres
 
 PROGRAMS = """
-import asyncio, threading
+import asyncio, os, subprocess, sys, threading
 from app import User
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
@@ -73,6 +73,29 @@ async def waits_with_a_connection(url):
         await session.execute(text("SELECT pg_sleep(0.03)"))
         await asyncio.sleep(0.2)
 
+async def waits_for_a_thread_that_hardly_gets_a_turn(url):
+    # On a machine with much to do: as many programs as it takes, all of them on one processor.
+    processors = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(processors)})
+    others = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(9)]
+    try:
+        async with AsyncSession(create_async_engine(url)) as session:
+            await session.execute(text("SELECT 1"))
+            await asyncio.to_thread(starve)
+    finally:
+        os.sched_setaffinity(0, processors)
+        for other in others:
+            other.kill()
+            other.wait()
+
+def starve():
+    def kept_waiting():
+        with open("/proc/thread-self/schedstat") as file:
+            return int(file.read().split()[1])
+    start = kept_waiting()
+    while kept_waiting() < start + 150_000_000:
+        pass
+
 async def waits_for_the_database(url):
     async with AsyncSession(create_async_engine(url)) as session:
         await session.execute(text("SELECT pg_sleep(0.2)"))
@@ -127,3 +150,19 @@ def test_what_is_fine(run: Run, tmp_path: Path) -> None:
         "--session-lint",
     )
     assert (ran.status, ran.report["evidence"], ran.report["tests"]) == (0, [], 6), ran.output
+
+
+@pytest.mark.skipif(not Path("/proc/thread-self/schedstat").exists(), reason="this system does not say who had to wait")
+@pytest.mark.parametrize("option", ["--session-lint", "--session-lint-faults"])
+def test_a_machine_with_much_to_do_makes_no_await_slow(option: str, run: Run, tmp_path: Path) -> None:
+    (tmp_path / "programs.py").write_text(textwrap.dedent(PROGRAMS))
+    ran = run(
+        """
+        import programs
+        def test_async(session_lint_database):
+            asyncio.run(programs.waits_for_a_thread_that_hardly_gets_a_turn(session_lint_database.url("asyncpg")))
+        """,
+        option,
+        "--session-lint-limit=0",
+    )
+    assert (ran.status, ran.report["evidence"], ran.report["tests"]) == (0, [], 1), ran.output
