@@ -51,7 +51,8 @@ class Outside:
                 extension = self._only_extension if owner.startswith(f"{_REQUEST}.") else self.of(owner)
                 if isinstance(extension, Extension):
                     self._known[dotted] = extension.session
-            elif owner == _APPLICATION and last in _EXTENSION:
+            elif last in _EXTENSION and (owner == _APPLICATION or self._statics.table.is_unread(dotted)):
+                # A module of the project's that was not read has imported it.
                 self._known[dotted] = self._only_extension
             if self._known[dotted] is None and owner and (_REGISTRY.match(last) or last in _EXTENSION):
                 self._known[dotted] = self._judged(dotted, last)
