@@ -55,6 +55,10 @@ CASES: dict[str, tuple[str | bytes, tuple[str, int, int] | None]] = {
     ),
     "tabs.py": (IMPORT + "if x:\n\ty\n        z\n", ("is not valid Python: inconsistent use of tabs and spaces", 4, 1)),
     "unfinished.py": (IMPORT + 'x = """a', ("is not valid Python: unterminated triple-quoted string literal", 2, 5)),
+    "bracket.py": (
+        f"{GOOD}\nx = f(\n    [\n        1,\n)\n" + "def g(a):\n    return a.b.c(a, a.b)\n" * 200,
+        ("is not valid Python: closing parenthesis ')' does not match opening parenthesis '['", 11, 1),
+    ),
     "merge.py": (GOOD + "<<<<<<< HEAD\nx = 1\n=======\n", ("is not valid Python: invalid syntax", 7, 1)),
     "null.py": (IMPORT + 'x = "\0"\n', ("is not Python source: null byte at offset 40", 2, 6)),
     "binary.py": (bytes(range(256)) * 9, ("is not Python source: null byte at offset 0", 1, 1)),
