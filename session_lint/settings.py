@@ -356,7 +356,13 @@ def _selected(value: object, where: str, root: Path) -> tuple[str, ...]:
 
 
 def _patterns(value: object, where: str, _root: Path) -> tuple[str, ...]:
-    return _list(value, where, "file patterns")
+    return tuple(map(_from_root, _list(value, where, "file patterns")))
+
+
+def _from_root(pattern: str) -> str:
+    """`./src` as people write it; .gitignore has `/src` for that."""
+    no = "!" if pattern.startswith("!") else ""
+    return f"{no}/{pattern[len(no) + 2 :]}" if pattern[len(no) :].startswith("./") else pattern
 
 
 def _dotted(value: object, where: str, _root: Path) -> tuple[str, ...]:
@@ -370,7 +376,7 @@ def _dotted(value: object, where: str, _root: Path) -> tuple[str, ...]:
 def _per_file(value: object, where: str, root: Path) -> tuple[tuple[str, tuple[str, ...]], ...]:
     if not isinstance(value, dict):
         raise _wrong(where, "a table of file patterns and rule codes", value)
-    return tuple((pattern, _codes(codes, f'{where}."{pattern}"', root)) for pattern, codes in value.items())
+    return tuple((_from_root(pattern), _codes(codes, f'{where}."{pattern}"', root)) for pattern, codes in value.items())
 
 
 def _flag(value: object, where: str, _root: Path) -> bool:

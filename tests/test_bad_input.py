@@ -55,6 +55,10 @@ CASES: dict[str, tuple[str | bytes, tuple[str, int, int] | None]] = {
     ),
     "tabs.py": (IMPORT + "if x:\n\ty\n        z\n", ("is not valid Python: inconsistent use of tabs and spaces", 4, 1)),
     "unfinished.py": (IMPORT + 'x = """a', ("is not valid Python: unterminated triple-quoted string literal", 2, 5)),
+    "bracket.py": (
+        f"{GOOD}\nx = f(\n    [\n        1,\n)\n" + "def g(a):\n    return a.b.c(a, a.b)\n" * 200,
+        ("is not valid Python: closing parenthesis ')' does not match opening parenthesis '['", 11, 1),
+    ),
     "merge.py": (GOOD + "<<<<<<< HEAD\nx = 1\n=======\n", ("is not valid Python: invalid syntax", 7, 1)),
     "null.py": (IMPORT + 'x = "\0"\n', ("is not Python source: null byte at offset 40", 2, 6)),
     "binary.py": (bytes(range(256)) * 9, ("is not Python source: null byte at offset 0", 1, 1)),
@@ -160,6 +164,43 @@ def test_deep_nesting_and_long_chains_end_soon(tmp_path: Path, name: str) -> Non
         assert "internal error" not in line
         if "SES902" in line:
             assert "nested" in line or "is not valid Python: " in line
+
+
+def in_function(lines: str) -> str:
+    body = textwrap.indent(lines, "    ")
+    return f"{GOOD}\n\ndef long(session: Session, a):\n    session.add(a)\n{body}    session.commit()\n"
+
+
+def elifs(number: int) -> str:
+    return "if a == 0:\n    pass\n" + "".join(f"elif a == {n}:\n    session.add({n})\n" for n in range(number))
+
+
+# In a function; and whether the function is judged.
+LONG: dict[str, tuple[str, bool]] = {
+    "elif 550": (elifs(550), True),
+    "elif 1000": (elifs(1_000), False),
+    "elif 2000": (elifs(2_000), False),
+    "and 250": ("a = " + " and ".join(["a"] * 250) + "\n", True),
+    "and 3000": ("a = " + " and ".join(["a"] * 3_000) + "\n", False),
+    "or 20000": ("a = " + " or ".join(["a"] * 20_000) + "\n", False),
+    "in an f-string": ('a = f"{' + " or ".join(["a"] * 3_000) + '}"\n', False),
+}
+
+
+@pytest.mark.parametrize("name", LONG)
+def test_long_chains_cost_their_function_at_most(tmp_path: Path, name: str) -> None:
+    lines, is_judged = LONG[name]
+    (tmp_path / "long.py").write_text(in_function(lines))
+    done = run(tmp_path, ".", "--ownership", "local", "--output-format", "concise", "-q")
+    first, second = done.stdout.splitlines()
+    assert first.startswith("long.py:6:5: SES101")
+    if is_judged:
+        assert second.startswith(f"long.py:{11 + lines.count(chr(10))}:5: SES101"), second
+    else:
+        message = "long is nested more than 300 levels deep; it is left out, and the rest of the file is judged"
+        where, _, said = second.partition(": SES902 ")
+        assert said == message
+        assert int(where.split(":")[1]) >= 11
 
 
 def test_one_bad_file_among_many_does_not_cost_the_others(tmp_path: Path) -> None:

@@ -380,3 +380,15 @@ def test_single_patterns(pattern: str, matching: list[str], others: list[str]) -
         assert ignored_by_us(pattern.split("\n"), path), path
     for path in others:
         assert not ignored_by_us(pattern.split("\n"), path), path
+
+
+def test_a_named_directory_is_read_whatever_leaves_it_out() -> None:
+    make("src/a.py", "src/deep/b.py", "src/no.py", "src/build/c.py")
+    for pattern in ("src/", "/src", "src", "/*", "*"):
+        Path(".gitignore").write_text(f"{pattern}\n")
+        assert found() == []
+        assert found("src") == ["src/a.py", "src/deep/b.py", "src/no.py"], pattern
+        assert found("src/deep") == ["src/deep/b.py"], pattern
+        assert found("src", force_exclude=True) == []
+    Path(".gitignore").write_text("no.py\n/src/deep\n")
+    assert found("src") == ["src/a.py"]

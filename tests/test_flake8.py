@@ -104,6 +104,14 @@ def test_options_are_read_from_flake8s_configuration(project: Path) -> None:
     assert codes(flake8("app", cwd=project)) == ["SES101", "SES201"]
 
 
+def test_a_wrong_option_is_called_by_flake8s_name_for_it(project: Path) -> None:
+    (project / ".flake8").write_text("[flake8]\nsession-lint-ownership = locl\n")
+    done = run("--select=SES", "app", cwd=project)
+    message = 'session-lint-ownership must be one of "project", "local", not "locl"'
+    assert (done.returncode, done.stderr) == (1, "")
+    assert done.stdout == f"There was a critical error during execution of Flake8:\n{message}\n"
+
+
 def test_settings_file_named_in_flake8s_configuration(project: Path) -> None:
     (project / "etc").mkdir()
     (project / "etc" / "lint.toml").write_text('ignore = ["SES201"]\nownership = "local"\n')

@@ -14,9 +14,11 @@ import pytest
 from reports import COMMIT, HOSTILE, UNREADABLE, YIELD, full_report
 
 from session_lint import __version__, rulebook
-from session_lint.findings import Finding, Report, Span
+from session_lint.findings import Finding, Report, Span, Verdict
 from session_lint.reporters import FOR_PEOPLE, FORMATS, render
 from session_lint.reporters.context import Context
+from session_lint.runtime.evidence import Evidence, Oracle
+from session_lint.runtime.places import Place
 
 MACHINES = [name for name in FORMATS if name not in FOR_PEOPLE]
 
@@ -314,3 +316,25 @@ def test_gitlab_fingerprints_are_there_and_differ_even_if_none_was_made() -> Non
     report = Report(findings=[COMMIT, replace(COMMIT, span=Span(9, 5, 9, 22))])
     first, second = json.loads(render("gitlab", report, Context()))
     assert len({first["fingerprint"], second["fingerprint"], ""}) == 3
+
+
+# ---------------------------------------------------------------------------------------------- verdicts
+
+
+def test_every_format_tells_the_verdict() -> None:
+    evidence = Evidence(Oracle.LEAKED_CONNECTION, "Session left open", Place("app/db.py", 2, "get_db"), frozenset())
+    findings = [
+        replace(COMMIT, verdict=Verdict.CONFIRMED, evidence=(evidence, evidence)),
+        replace(YIELD, verdict=Verdict.NOT_REACHED),
+    ]
+    texts = {name: render(name, Report(findings=findings), Context()) for name in FORMATS}
+    for name, text in texts.items():
+        assert "confirmed" in text, name
+        assert "not reached" in text, name
+    first, second, *_ = texts["concise"].splitlines()
+    assert first.endswith("without rolling back (certain, confirmed)")
+    assert second.endswith("it is never closed (likely, not reached)")
+    assert "title=SES101 commit-without-rollback (certain%2C confirmed)::" in texts["github"]
+    assert texts["github"].count(f"%0APostgreSQL: confirmed: {evidence.proof}") == 1
+    assert texts["junit"].count("PostgreSQL: confirmed: leaked connection") == 1
+    assert [issue["description"][-12:] for issue in json.loads(texts["gitlab"])] == [" (confirmed)", "not reached)"]

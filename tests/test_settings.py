@@ -341,6 +341,17 @@ def test_per_file_ignores_are_patterns_as_in_gitignore(project: Path, path: str,
     assert settings.ignored_for(project / path) == codes
 
 
+def test_patterns_may_begin_with_a_dot_and_a_slash(project: Path) -> None:
+    pyproject(
+        project,
+        'exclude = ["./gen", "!./gen/kept"]\nextend-exclude = ["a/./b"]\nper-file-ignores = {"./tests/" = ["SES2"]}',
+    )
+    settings = load(Path())
+    assert (settings.exclude, settings.extend_exclude) == (("/gen", "!/gen/kept"), ("a/./b",))
+    assert settings.ignored_for(Path("tests/test_a.py")) == {"SES2"}
+    assert settings.ignored_for(Path("app/tests/test_a.py")) == set()
+
+
 def test_the_fingerprint_changes_with_what_the_analysis_depends_on_only() -> None:
     plain = load(Path()).analysis_fingerprint()
     for overrides in (

@@ -102,7 +102,9 @@ class Plugin:
         try:
             cls._settings = load(_start(options), config=config, overrides=overrides)
         except SettingsError as error:
-            raise ExecutionError(f"session-lint: {error}") from error
+            message = str(error)  # which may name an option of our command line's
+            own = f"session-lint-{message[2:]}" if message.startswith("--") else f"session-lint: {message}"
+            raise ExecutionError(own) from error
         cls._stdin_name = options.stdin_display_name if "-" in options.filenames else None
         cls._suppress = not options.disable_noqa
         paths = [Path(name) for name in options.filenames or ["."] if name != "-"]

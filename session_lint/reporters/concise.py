@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from session_lint.findings import Finding, Report
-from session_lint.reporters.context import Context
+from session_lint.reporters.context import Context, doubt
 from session_lint.reporters.style import clean
 from session_lint.reporters.summary import statistics, summary
 
@@ -22,6 +22,5 @@ def render(report: Report, context: Context) -> str:
 
 
 def _line(finding: Finding) -> str:
-    doubt = "" if finding.confidence.rank == 0 else f" ({finding.confidence.value})"
     place = f"{clean(finding.path)}:{finding.line}:{finding.column}"
-    return f"{place}: {finding.code} {clean(finding.message)}{doubt}"
+    return f"{place}: {finding.code} {clean(finding.message)}{doubt(finding)}"

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from session_lint.findings import Finding, Severity
+from session_lint.findings import Confidence, Finding, Severity, Verdict
 
 # GitHub, GitLab, SARIF and our own JSON agree on three steps under different names.
 SEVERITIES = (Severity.ERROR, Severity.WARNING, Severity.INFO)
@@ -56,14 +56,39 @@ class Context:
         return os.path.relpath(absolute, base).replace(os.sep, "/") if below else path
 
 
+def sureness(finding: Finding) -> str:
+    """How sure the analysis is, and the verdict if PostgreSQL was asked."""
+    asked = finding.verdict is not Verdict.STATIC
+    return f"{finding.confidence.value}, {finding.verdict.value}" if asked else finding.confidence.value
+
+
+def doubt(finding: Finding) -> str:
+    """In brackets, what a line should say of it; nothing of what is certain and was not tried."""
+    is_plain = finding.confidence is Confidence.CERTAIN and finding.verdict is Verdict.STATIC
+    return "" if is_plain else f" ({sureness(finding)})"
+
+
+def proof_lines(finding: Finding) -> Iterator[str]:
+    """What PostgreSQL said: the verdict, with the first proof of each kind."""
+    if finding.verdict is Verdict.STATIC:
+        return
+    if not finding.evidence:
+        yield f"PostgreSQL: {finding.verdict.value}"
+    said = set()
+    for evidence in finding.evidence:
+        if evidence.oracle not in said:
+            said.add(evidence.oracle)
+            yield f"PostgreSQL: {finding.verdict.value}: {evidence.proof}"
+
+
 def trail_lines(finding: Finding) -> list[str]:
-    """The trail and what is exposed, one line each, for formats that have only text for it."""
+    """The trail, what is exposed and what was proved, one line each, for formats that have only text for it."""
     lines = [f"{number}. {step.path}:{step.line}: {step.message}" for number, step in enumerate(finding.trail, 1)]
     lines += [
         f"exposes {affected.function} ({affected.path}:{affected.line}): {affected.message}"
         for affected in finding.affects
     ]
-    return lines
+    return [*lines, *proof_lines(finding)]
 
 
 def identity(finding: Finding) -> str:

@@ -6,7 +6,7 @@ https://docs.github.com/en/actions/reference/workflow-commands-for-github-action
 from __future__ import annotations
 
 from session_lint.findings import Finding, Report, Severity
-from session_lint.reporters.context import SEVERITIES, Context, trail_lines
+from session_lint.reporters.context import SEVERITIES, Context, sureness, trail_lines
 
 _COMMANDS = {Severity.ERROR: "error", Severity.WARNING: "warning", Severity.INFO: "notice"}
 
@@ -27,7 +27,7 @@ def _command(finding: Finding, context: Context) -> str:
     if span.end_line == span.line:  # GitHub takes columns only within one line
         properties["col"] = span.column
         properties["endColumn"] = span.end_column
-    properties["title"] = f"{finding.code} {finding.name} ({finding.confidence.value})"
+    properties["title"] = f"{finding.code} {finding.name} ({sureness(finding)})"
     head = ",".join(f"{name}={_property(str(value))}" for name, value in properties.items())
     message = "\n".join([finding.message, *trail_lines(finding)])
     return f"::{_COMMANDS[finding.severity]} {head}::{_data(message)}"

@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from session_lint.findings import Affected, Finding, Report, Step, Verdict
-from session_lint.reporters.context import Context
+from session_lint.reporters.context import Context, proof_lines
 from session_lint.reporters.style import Style, clean, width
 from session_lint.reporters.summary import statistics, summary
 
@@ -67,7 +67,7 @@ class _Writer:
         if len(finding.affects) > _MAX_AFFECTED:
             rest = len(finding.affects) - _MAX_AFFECTED
             yield f"{margin}{style('gutter', '=')} exposes {rest} more (--output-format json lists them)"
-        for line in _proofs(finding):
+        for line in proof_lines(finding):
             yield f"{margin}{style('gutter', '=')} {clean(line)}"
         yield f"{margin}{style('gutter', '=')} help: session-lint explain {finding.code}"
 
@@ -104,19 +104,6 @@ class _Writer:
         message = f": {clean(affected.message)}" if affected.message else ""
         verdict = "" if affected.verdict is Verdict.STATIC else f" ({affected.verdict.value})"
         return f"{clean(affected.function)} at {place}{verdict}{message}"
-
-
-def _proofs(finding: Finding) -> Iterator[str]:
-    """What PostgreSQL said: the verdict, with the first proof of each kind."""
-    if finding.verdict is Verdict.STATIC:
-        return
-    if not finding.evidence:
-        yield f"PostgreSQL: {finding.verdict.value}"
-    said = set()
-    for evidence in finding.evidence:
-        if evidence.oracle not in said:
-            said.add(evidence.oracle)
-            yield f"PostgreSQL: {finding.verdict.value}: {evidence.proof}"
 
 
 def _window(line: str, start: int, end: int) -> tuple[str, int, int]:

@@ -153,7 +153,9 @@ class _Walk:
                 self._files.setdefault(real, SourceFile(absolute, display_name(absolute), True, real))
         for directory in directories:
             self._named.add(directory)
-            self._walk(directory, self._levels_above(directory))
+            # What leaves out the directory itself would leave out all of it, and it was asked for.
+            *ignored, own = self._levels_above(directory)
+            self._walk(directory, (*[level for level in ignored if not _leaves_out(level)], own))
         while self._links:
             # After everything else, so that a file is shown by its own path rather than by a link's.
             directory, levels = self._links.pop(0)
@@ -313,6 +315,13 @@ def _ignored(levels: tuple[_Level, ...], name: str, is_directory: bool) -> bool:
         if answer is not None:
             return answer
     return False
+
+
+def _leaves_out(level: _Level) -> bool:
+    """Whether patterns are about a directory as a whole: itself or one above it."""
+    patterns, relative = level
+    parts = relative.split("/")[:-1]
+    return any(patterns.match("/".join(parts[:end]), parts[end - 1], True) for end in range(1, len(parts) + 1))
 
 
 def _is_directory(entry: os.DirEntry[str]) -> bool:

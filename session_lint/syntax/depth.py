@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 
 MAX_LEVELS = 300
-"""Levels of syntax in one statement. A chained call has two, an element of an `elif` chain one."""
+"""Levels of syntax in one statement. A chained call has two, an element of an `elif` chain half of one."""
 
 MAX_BRACKETS = 200
 """Nested brackets; CPython's own tokenizer ends there."""

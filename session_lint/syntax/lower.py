@@ -86,6 +86,10 @@ def parse(text: str) -> ast.Module:
                 raise error from None
 
 
+# What follows that looks nested to those who count brackets.
+_BRACKETS = re.compile(r"'.' was never closed|closing parenthesis '.' does not match|unmatched '.'")
+
+
 class _Refused(Exception):  # noqa: N818 - it is reported, not handled
     """LibCST can't be given a unit, or can't read it."""
 
@@ -133,6 +137,9 @@ class _Reader:
             try:
                 tree = parse(source)
             except (SyntaxError, ValueError, RecursionError, MemoryError) as refused:
+                if isinstance(refused, SyntaxError) and _BRACKETS.match(refused.msg or "") is not None:
+                    self._read_whole(text, error if isinstance(error, SyntaxError) else refused)
+                    return
                 line = too_deep(source)
                 if line is not None or not isinstance(refused, SyntaxError):
                     self.left_out.append(_left_out("what begins here", offset + (line or 1)))

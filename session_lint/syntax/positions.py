@@ -213,7 +213,7 @@ def collect(statements: Iterable[ast.stmt], lines: Sequence[str], offset: int, l
     found: list[Entry] = []
     types = _AST_TYPES
     # Nodes with their depth; an f-string that they stand in; and whether their decorators are done.
-    stack: list[tuple[ast.AST, int, ast.JoinedStr | None, bool]] = [
+    stack: list[tuple[ast.AST, float, ast.JoinedStr | None, bool]] = [
         (statement, 1, None, False) for statement in reversed(list(statements))
     ]
     while stack:
@@ -243,8 +243,23 @@ def collect(statements: Iterable[ast.stmt], lines: Sequence[str], offset: int, l
                     ordered.append(value)
         else:
             ordered.reverse()
+        if kind is ast.BoolOp:  # one node for `ast`, and as many for LibCST as there are operators
+            below += len(node.values) - 2  # type: ignore[attr-defined]
+            if below > limit:
+                raise TooDeep(getattr(string or node, "lineno", 1) + offset)
+        elif kind is ast.If and _goes_on(node):  # type: ignore[arg-type]
+            stack.append((ordered.pop(0), depth + _ELIF, string, False))
         stack += [(child, below, string, False) for child in ordered if type(child) not in _LEAVES]
     return found
+
+
+_ELIF = 0.5
+"""Of a level: LibCST and the representation hold the branches of a chain inside one another."""
+
+
+def _goes_on(node: ast.If) -> bool:
+    """Whether an `elif` follows, which people don't call deeper."""
+    return len(node.orelse) == 1 and type(node.orelse[0]) is ast.If and node.orelse[0].col_offset == node.col_offset
 
 
 def _place(node: ast.AST, lines: Sequence[str], offset: int) -> Place:
