@@ -161,7 +161,7 @@ def _left_behind(context: Context, flow: FunctionFlow, told: set[tuple[str, ...]
             if session.transaction != FAILED and (
                 not context.project.aborts_transactions
                 or not catches_failures(context.project.table, flow, session)
-                or context.project.call_graph.callers(flow.reference, identity)
+                or context.project.call_graph.is_called(flow.reference)
             ):
                 continue  # A read: the handler may be for something else, or the callers are seen and use it no more.
             if context.project.swallows.swallower(flow, identity, session).flow is not flow:

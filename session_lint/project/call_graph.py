@@ -87,6 +87,10 @@ class CallGraph:
             self._callers[key] = _calls_in(self._project.flows(nearby)).get(key, [])
         return self._callers[key]
 
+    def is_called(self, reference: FunctionRef) -> bool:
+        """Whether some function seems to call it, with a session that is seen or without."""
+        return bool(self.callers(reference) or self._mentions.callers(reference))
+
     def _overridden(self, reference: FunctionRef) -> Iterator[FunctionRef]:
         module, function = reference
         definition = module.classes.get(function.owner or "")
