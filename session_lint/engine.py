@@ -26,7 +26,7 @@ from session_lint.findings import Finding, Report, with_fingerprints
 from session_lint.project.versions import Versions
 from session_lint.results import FileResult, from_plain, not_analysed
 from session_lint.settings import Settings
-from session_lint.source import inventory, reading, suppressions
+from session_lint.source import discovery, inventory, reading, suppressions
 from session_lint.source.inventory import File
 from session_lint.source.reading import Problem, Source
 
@@ -53,10 +53,12 @@ def check(
 
     stdin: text that stands for one of the files, such as an editor's unsaved buffer. progress: called with the
     numbers of files done and to do. executor: where files are parsed; a pool of processes by default. suppress:
-    False to pass over the comments that silence findings, and to say nothing about them.
+    False to pass over the comments that silence findings, and to say nothing about them. Files that have a nearer
+    settings file are judged by that, as they would be if they were asked for alone.
 
     Raises:
         UsageError: a path does not exist.
+        SettingsError: a nearer settings file is wrong.
     """
     with prepared():
         cache = Cache(settings.cache_directory, f"{__version__} {_own_digest()}")
@@ -77,6 +79,11 @@ def check(
         _report(report, wanted, results, settings, _preview(cache), taken.memory, suppress)
         inventory.remember(taken, cache)
         report.notes += cache.notes
+        for nearer, group in taken.nearer:
+            report.notes.append(f"settings of {len(group)} of the files: {nearer.source}")
+            names = [Path(name) for name in discovery.included(group, nearer)]
+            if names:
+                report.add(check(names, nearer, progress=progress, executor=executor, suppress=suppress))
         return report
 
 

@@ -178,3 +178,17 @@ class Report:
     sources: dict[str, Sequence[str]] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
     noqa: int = 0
+
+    def add(self, other: Report) -> None:
+        """Take in what was found in other files."""
+        for name in ("findings", "held_back", "mitigated"):
+            setattr(self, name, sorted(getattr(self, name) + getattr(other, name), key=_sort_key))
+        for name in ("suppressed", "files", "files_analysed", "lines", "functions", "errors", "noqa"):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        self.notes += other.notes
+        self.warnings += [line for line in other.warnings if line not in self.warnings]
+        self.sources.update(other.sources)
+
+
+def _sort_key(finding: Finding) -> tuple[str, Span, str]:
+    return finding.sort_key

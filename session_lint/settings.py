@@ -1,14 +1,14 @@
 """The settings of one run: `[tool.session-lint]` of the nearest pyproject.toml, or session-lint.toml."""
 
 # os.path where pathlib raises (directories that may not be read, a user without a home) or follows links:
-# ruff: noqa: PTH100, PTH110, PTH111, PTH112, PTH113
+# ruff: noqa: PTH100, PTH110, PTH111, PTH112, PTH113, PTH118, PTH120
 
 from __future__ import annotations
 
 import os
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -40,7 +40,8 @@ class Settings:
     preview; "ALL" means all, a prefix such as "SES1" means its rules that are not preview.
     session_types, async_session_types: dotted names of classes that are sessions. providers: dotted names of
     functions and context managers that hand out a session which they close. slow_calls: calls that should
-    not happen while a transaction is held. exceptions: classes that mean a failed statement.
+    not happen while a transaction is held. exceptions: classes that mean a failed statement. given: the command
+    line's own values, for files that have a nearer settings file; None if those don't count.
     """
 
     root: Path
@@ -65,6 +66,7 @@ class Settings:
     cache_dir: Path | None = None
     cache: bool = True
     jobs: int | None = None
+    given: Mapping[str, object] | None = field(default=None, compare=False, repr=False)
 
     def enabled(self, code: str, preview: bool) -> bool:
         """Whether a rule runs. The longest selector that fits decides; between equals, `ignore` does.
@@ -180,7 +182,30 @@ def load(
             if key in own:
                 own[key] = (*_strings(values.get(key)), *_strings(own[key]))
         values.update(own)
-    return replace(Settings(root=root, source=path), **values)  # type: ignore[arg-type]
+    nearer = given if config is None and not isolated else None
+    return replace(Settings(root=root, source=path, given=nearer), **values)  # type: ignore[arg-type]
+
+
+class Nearer:
+    """Which files below a run's root have a nearer settings file than the run."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._root = os.fspath(settings.root)
+        self._known: dict[str, Settings | None] = {self._root: None}
+
+    def of(self, directory: str) -> Settings | None:
+        """The settings of the files in a directory, None if they are the run's own. Raises SettingsError."""
+        if self._settings.given is None:
+            return None
+        if directory not in self._known:
+            parent = os.path.dirname(directory)
+            found = None
+            if parent != directory and directory.startswith(os.path.join(self._root, "")):
+                table = _settings_in(Path(directory))
+                found = self.of(parent) if table is None else load(Path(directory), overrides=self._settings.given)
+            self._known[directory] = found
+        return self._known[directory]
 
 
 def _strings(value: object) -> tuple[str, ...]:
@@ -198,13 +223,20 @@ def _parents(start: Path) -> Iterable[Path]:
 
 def _nearest(start: Path) -> tuple[Path | None, Mapping[str, object]]:
     for directory in _parents(start):
-        for name in (OWN_FILE, PYPROJECT):
-            path = directory / name
-            if os.path.isfile(path):
-                table = _table_of(path, required=False)
-                if table is not None:
-                    return path, table
+        found = _settings_in(directory)
+        if found is not None:
+            return found
     return None, {}
+
+
+def _settings_in(directory: Path) -> tuple[Path, Mapping[str, object]] | None:
+    for name in (OWN_FILE, PYPROJECT):
+        path = directory / name
+        if os.path.isfile(path):
+            table = _table_of(path, required=False)
+            if table is not None:
+                return path, table
+    return None
 
 
 def _project_root(start: Path) -> Path:
@@ -462,12 +494,12 @@ def _validated(table: Mapping[str, object], label: str | None, root: Path, *, by
 def show(settings: Settings) -> str:
     """All settings in the form of a settings file, for `--show-settings`."""
     lines = [f"# root: {settings.root}", f"# settings file: {settings.source or 'none'}"]
-    for field in fields(settings):
-        if field.name in ("root", "source", "per_file_ignores"):
+    for each in fields(settings):
+        if each.name in ("root", "source", "per_file_ignores", "given"):
             continue
-        value: object = getattr(settings, field.name)
-        key = field.name.replace("_", "-")
-        if field.name == "cache_dir":
+        value: object = getattr(settings, each.name)
+        key = each.name.replace("_", "-")
+        if each.name == "cache_dir":
             value = settings.cache_directory
         is_set = value is not None and not (key == "select" and not value)
         lines.append(f"{key} = {_toml(value)}" if is_set else f"# {key} is not set")

@@ -286,3 +286,80 @@ def test_a_failure_of_ours_is_one_line_and_leaves_flake8_alone(project: Path) ->
         " (please report: https://github.com/session-lint/session-lint/issues)"
     )
     assert other == "app/bad.py:1:1: F401 'os' imported but unused"
+
+
+# ---------------------------------------------------------------------------------------------- nearer settings
+
+
+@pytest.fixture
+def nested(project: Path) -> Path:
+    """A project with another one in it, and a third one in that."""
+    for directory, table in (
+        ("inner", 'select = ["SES101"]\nownership = "local"'),
+        ("inner/most", 'ignore = ["SES201"]'),
+    ):
+        (project / directory / "lib").mkdir(parents=True)
+        (project / directory / "pyproject.toml").write_text(f"[tool.session-lint]\n{table}\n")
+        (project / directory / "lib" / "bad.py").write_text(BAD)
+    (project / "inner" / "lib" / "old.py").write_text(BAD)
+    (project / "inner" / "pyproject.toml").open("a").write('exclude = ["old.py"]\n')
+    (project / "other").mkdir()
+    (project / "other" / "pyproject.toml").write_text("[project]\n")
+    (project / "other" / "bad.py").write_text(BAD)
+    return project
+
+
+OF_EACH = {
+    "app/bad.py": ["SES201"],
+    "other/bad.py": ["SES201"],
+    "inner/lib/bad.py": ["SES101"],
+    "inner/most/lib/bad.py": [],
+}
+
+
+@pytest.mark.parametrize(
+    "paths",
+    [
+        ".",
+        "inner",
+        "app inner",
+        "inner/lib/bad.py",
+        "inner/lib/bad.py app/bad.py",
+        "inner/most",
+        "inner/most other",
+        "inner/lib/bad.py inner/most/lib/bad.py",
+    ],
+)
+def test_each_file_has_its_own_settings_whatever_is_named_with_it(nested: Path, paths: str) -> None:
+    found = command_line(*paths.split(), cwd=nested)
+    assert found == flake8(*paths.split(), cwd=nested)
+    codes_of = {path: [code for name, _, _, code, _ in found if name == path] for path in OF_EACH}
+    asked = [path for path in OF_EACH if any(path.startswith(name.rstrip(".")) for name in paths.split())]
+    assert codes_of == {path: OF_EACH[path] if path in asked else [] for path in OF_EACH}
+    assert {name for name, *_ in found} <= OF_EACH.keys()
+
+
+def test_the_command_lines_choice_is_for_every_file(nested: Path) -> None:
+    def chosen(*options: str) -> list[tuple[str, str]]:
+        return [(path, code) for path, _, _, code, _ in command_line(*options, cwd=nested)]
+
+    every = {*OF_EACH, "inner/lib/old.py"}
+    assert chosen("--select=SES201", "--extend-exclude=other") == [
+        ("app/bad.py", "SES201"),
+        ("inner/lib/bad.py", "SES201"),
+        ("inner/most/lib/bad.py", "SES201"),
+    ]
+    assert chosen("--isolated") == [(path, "SES201") for path in sorted(every)]
+    assert chosen("--config=pyproject.toml") == [(path, "SES201") for path in sorted(every)]
+    assert ("inner/lib/old.py", "SES101") in chosen("inner/lib/old.py", "app"), "it was named"
+    assert chosen("inner/lib/old.py", "app", "--force-exclude") == [("app/bad.py", "SES201")]
+
+
+def test_wrong_settings_further_down_are_one_line(nested: Path) -> None:
+    (nested / "inner" / "pyproject.toml").write_text("[tool.session-lint]\nselct = []\n")
+    done = run("check", cwd=nested, module="session_lint")
+    message = 'inner/pyproject.toml: unknown key "selct"; did you mean "select"?'
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", f"session-lint: error: {message}\n")
+    done = run("--select=SES", cwd=nested)
+    assert (done.returncode, done.stderr) == (1, "")
+    assert done.stdout == f"There was a critical error during execution of Flake8:\nsession-lint: {message}\n"

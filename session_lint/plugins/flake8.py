@@ -110,6 +110,8 @@ class Plugin:
         paths = [Path(name) for name in options.filenames or ["."] if name != "-"]
         try:
             cls._judged = _judge(paths, cls._settings, suppress=cls._suppress)
+        except SettingsError as error:  # of a nearer settings file
+            raise ExecutionError(f"session-lint: {error}") from error
         except Exception:  # noqa: BLE001 - whatever it is, it shows again with the file that causes it
             cls._judged = {}
 

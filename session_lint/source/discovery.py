@@ -98,6 +98,13 @@ def excluded(path: Path | str, settings: Settings) -> bool:
     return _Walk(settings, Memory()).is_excluded(os.path.abspath(path), is_directory=False)
 
 
+def included(files: Iterable[SourceFile], settings: Settings) -> list[str]:
+    """The names of those that settings of their own leave in, of files that other settings have found."""
+    walk = _Walk(settings, Memory())
+    named = not settings.force_exclude
+    return [file.name for file in files if (file.explicit and named) or not walk.is_excluded(file.name, False)]
+
+
 def display_name(path: str | Path) -> str:
     """What findings call a file."""
     absolute = os.path.abspath(path)

@@ -91,7 +91,8 @@ class File:
 
 @dataclass(slots=True)
 class Inventory:
-    """files: in the order of their paths. problems: a line for each directory that can't be read.
+    """files: in the order of their paths. problems: a line for each directory that can't be read. nearer: of what was
+    asked for, the files that have settings of their own, and those; they are judged by themselves.
 
     The rest is for `remember`.
     """
@@ -103,6 +104,7 @@ class Inventory:
     known: dict[str, Plain]
     root: str
     memory: Memory
+    nearer: list[tuple[Settings, list[SourceFile]]]
     changed: bool = True
 
 
@@ -120,7 +122,11 @@ def take(paths: Sequence[Path], settings: Settings, stdin: Source | None, cache:
     root = _base(settings.root)
     memory = Memory(cache.get("ignored", root))
     found = discovery.discover(asked, settings, memory)
+    nearer = _nearer(found.files, settings)
+    apart = {file.name for _, group in nearer for file in group}
     files = {file.real or os.path.realpath(file.name): File(file, root, True) for file in found.files}
+    for file in files.values() if apart else ():
+        file.wanted = file.source.name not in apart
     if stdin is not None and buffer is not None:
         file = File(SourceFile(buffer, discovery.display_name(buffer), True), root, True)
         file.data = stdin.data
@@ -131,17 +137,33 @@ def take(paths: Sequence[Path], settings: Settings, stdin: Source | None, cache:
             real = source.real or os.path.realpath(source.name)
             if real not in files:
                 files[real] = File(source, root, False)
+    if scope is None and apart:
+        files = {real: file for real, file in files.items() if file.wanted}
     words = settings.words
     name = f"{scope or ''} {' '.join(words)}"
     known = cache.get("index", name)
     ordered = sorted(files.values(), key=lambda file: file.source.display)
     index = known if isinstance(known, dict) else {}
-    inventory = Inventory(ordered, found.problems, scope or "", name, index, root, memory)
+    inventory = Inventory(ordered, found.problems, scope or "", name, index, root, memory, nearer)
     for file in ordered:
         file.words = words
     unchanged = [_look(file, inventory.known) for file in ordered]
     inventory.changed = not all(unchanged) or (scope is not None and len(inventory.known) != len(ordered))
     return inventory
+
+
+def _nearer(files: Iterable[SourceFile], settings: Settings) -> list[tuple[Settings, list[SourceFile]]]:
+    if settings.given is None:
+        return []
+    from session_lint.settings import Nearer
+
+    nearer = Nearer(settings)
+    groups: dict[Path | None, tuple[Settings, list[SourceFile]]] = {}
+    for file in files:
+        own = nearer.of(os.path.dirname(file.name))
+        if own is not None:
+            groups.setdefault(own.source, (own, []))[1].append(file)
+    return list(groups.values())
 
 
 def _project_files(scope: str, settings: Settings, memory: Memory) -> list[SourceFile]:
