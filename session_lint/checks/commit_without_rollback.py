@@ -26,6 +26,9 @@ def check(context: Context) -> Iterator[Finding]:
                     yield _finding(context, flow, failure, failure.info.certainty)
             elif failure.owner.verdict == ownership.CLEANED:
                 context.mitigated(_finding(context, flow, failure, confidence_of(failure)), failure.owner.text)
+            elif failure.info.origin == result.SHARED and context.project.entry_points.ends_process(flow.reference):
+                found = _finding(context, flow, failure, confidence_of(failure))
+                context.mitigated(found, "the exception ends the program, and the session with it")
             elif failure.owner.verdict == ownership.KEPT:
                 kept.setdefault(_kept_as(flow, failure.info), []).append((flow, failure))
             elif failure.owner.verdict == ownership.UNKNOWN:

@@ -70,6 +70,24 @@ class EntryPoints:
         self._all()
         return {id(each.function) for each in self._above([function])}
 
+    def ends_process(self, reference: FunctionRef) -> bool:
+        """Whether an exception that leaves a function ends the program: it is a part of nothing but a `main()`."""
+        self._all()
+        waiting, seen = [reference], {id(reference.function)}
+        while waiting:
+            called = waiting.pop()
+            function = called.function
+            callers = self._callers.get(id(function), [])
+            if self.of(called) is not None or not (callers or (function.name == "main" and function.owner is None)):
+                return False
+            for caller in callers:
+                if _handles(caller.function.body, function.name):
+                    return False
+                if id(caller.function) not in seen:
+                    seen.add(id(caller.function))
+                    waiting.append(caller)
+        return True
+
     def _above(self, functions: Iterable[FunctionRef]) -> Iterator[FunctionRef]:
         waiting = list(functions)
         seen = {id(reference.function) for reference in waiting}
@@ -201,3 +219,13 @@ def is_route(function: ir.Function) -> bool:
 
 def _is_endless(loop: ir.While) -> bool:
     return loop.test in (ir.Constant(True), ir.Constant(1))
+
+
+def _handles(body: tuple[ir.Stmt, ...], name: str) -> bool:
+    """Whether a `try` with handlers stands around a call of a function."""
+    attempts = [node for node in ir.statements(body) if isinstance(node, ir.Try) and node.handlers]
+    return any([name in _called(attempt.body) for attempt in attempts])
+
+
+def _called(body: tuple[ir.Stmt, ...]) -> set[str]:
+    return {last_name(part.function) for part in ir.expressions(body) if isinstance(part, ir.Call)}
