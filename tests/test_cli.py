@@ -359,7 +359,7 @@ def test_an_interrupt_before_anything_is_imported() -> None:
 
 # Says that it is at work, and then has work for ever, in processes of its own.
 ENDLESS = """
-import sys, time
+import os, sys, time
 from session_lint import __main__, cli
 from session_lint.syntax import workers
 
@@ -367,7 +367,7 @@ def check(_):
     list(workers.answers([((), 1), ((), 2_000)], 2, None))
 
 def busy(_):
-    print("at work", flush=True)
+    os.write(1, b"at work\\n")  # at once, while print() may write the end of the line by itself
     time.sleep(1_000)
 
 workers.work = busy
@@ -385,10 +385,14 @@ def test_no_signal_leaves_workers_behind(name: str) -> None:
         [sys.executable, "-c", ENDLESS], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
     ) as process:
         assert process.stdout is not None
-        assert [process.stdout.readline() for _ in range(2)] == ["at work\n"] * 2
-        process.send_signal(getattr(signal, name))
-        # What its workers hold open would keep this waiting.
-        said = process.communicate(timeout=60)
+        try:
+            begun = [process.stdout.readline() for _ in range(2)]
+            process.send_signal(getattr(signal, name))
+            # What its workers hold open would keep this waiting.
+            said = process.communicate(timeout=60)
+        finally:
+            process.kill()
+    assert begun == ["at work\n"] * 2, said
     expected = (-9, "") if name == "SIGKILL" else (130, "session-lint: interrupted\n")
     assert (process.returncode, said[1]) == expected
 
