@@ -76,7 +76,7 @@ def _harms(context: Context, flow: FunctionFlow, commit: Event) -> bool:
     wrote = [event.session.witness.wrote for event in same if event.session is not None and event.session.dirty]
     if any([mark is not None and precedes(mark.place, block.place) for mark in wrote]):
         return True
-    return _is_taken_along(context, flow.reference, commit.identity, set())
+    return _is_taken_along(context, flow.reference, commit.identity)
 
 
 def _goes_on(attempt: ir.Try) -> bool:
@@ -94,18 +94,18 @@ def _begins_nested(node: ir.Expr) -> bool:
     return any([last_name(call.function) == "begin_nested" or nested in call.arguments for call in calls])
 
 
-def _is_taken_along(context: Context, reference: FunctionRef, identity: Path, seen: set[int]) -> bool:
+def _is_taken_along(context: Context, reference: FunctionRef, identity: Path) -> bool:
     """Whether a caller, or one of its callers, has written something that a function commits."""
-    if id(reference.function) in seen:
-        return False
-    seen.add(id(reference.function))
-    for caller in context.project.call_graph.callers(reference, identity):
-        outer = context.project.flow(caller.reference)
-        for event in outer.events if outer is not None else ():
-            if event.kind == result.SPLIT and (event.place, event.identity) == (caller.place, caller.identity):
-                return True
-        if _is_taken_along(context, caller.reference, caller.identity, seen):
-            return True
+    waiting, seen = [(reference, identity)], {reference}
+    while waiting:
+        for caller in context.project.call_graph.callers(*waiting.pop()):
+            outer = context.project.flow(caller.reference)
+            for event in outer.events if outer is not None else ():
+                if event.kind == result.SPLIT and (event.place, event.identity) == (caller.place, caller.identity):
+                    return True
+            if caller.reference not in seen:
+                seen.add(caller.reference)
+                waiting.append((caller.reference, caller.identity))
     return False
 
 
