@@ -182,13 +182,9 @@ class Report:
     def add(self, other: Report) -> None:
         """Take in what was found in other files."""
         for name in ("findings", "held_back", "mitigated"):
-            setattr(self, name, sorted(getattr(self, name) + getattr(other, name), key=_sort_key))
+            setattr(self, name, sorted(getattr(self, name) + getattr(other, name), key=lambda each: each.sort_key))
         for name in ("suppressed", "files", "files_analysed", "lines", "functions", "errors", "noqa"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
         self.notes += other.notes
         self.warnings += [line for line in other.warnings if line not in self.warnings]
         self.sources.update(other.sources)
-
-
-def _sort_key(finding: Finding) -> tuple[str, Span, str]:
-    return finding.sort_key

@@ -93,15 +93,10 @@ class Settings:
 
         memory = memory or Memory()
         relative = os.path.relpath(os.path.abspath(path), self.root).replace(os.sep, "/")
-        parts = relative.split("/")
         ignored: set[str] = set()
         for pattern, codes in self.per_file_ignores:
-            patterns = memory.patterns([pattern])
             # A pattern that fits a directory counts for everything in it, as it does in .gitignore.
-            if any(
-                patterns.match("/".join(parts[: end + 1]), parts[end], end < len(parts) - 1)
-                for end in range(len(parts))
-            ):
+            if memory.patterns([pattern]).covers(relative, is_directory=False):
                 ignored.update("SES" if code == "ALL" else code for code in codes)
         return frozenset(ignored)
 

@@ -49,11 +49,10 @@ def _of_kept(context: Context, group: list[tuple[FunctionFlow, Failure]]) -> Fin
         group,
         key=lambda pair: (confidence_of(pair[1]).rank, pair[1].commit is None or pair[1].commit.detail is not None),
     )
-    others = [(other, inner) for other, inner in group if other is not flow]
     affects = [
         context.affected(other.reference, f"{inner.way.error.text} may fail")
-        for other, inner in others
-        if inner.way.error is not None
+        for other, inner in group
+        if other is not flow and inner.way.error is not None
     ]
     return _finding(context, flow, failure, confidence_of(failure), affects)
 

@@ -114,12 +114,7 @@ def _deletes(context: Context, flow: FunctionFlow, call: ir.Call) -> bool:
     for handing in flow.calls:
         if handing.place == call.place:
             parts += context.project.table.bodies.calls(handing.callee.function.body)
-    functions = [part.function for part in parts if isinstance(part, ir.Call)]
-    return any([isinstance(each, (ir.Name, ir.Attribute)) and _last(each) == "delete" for each in functions])
-
-
-def _last(node: ir.Name | ir.Attribute) -> str:
-    return node.name if isinstance(node, ir.Attribute) else node.path[-1]
+    return any([isinstance(part, ir.Call) and last_name(part.function) == "delete" for part in parts])
 
 
 def _is_split(flow: FunctionFlow, commit: Event) -> bool:

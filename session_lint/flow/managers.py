@@ -436,12 +436,8 @@ class Managers(Starts):
 
 def _given_to(node: ir.Expr) -> Path:
     """The first name that a call is given; () if there is none."""
-    names = (
-        [argument.value.path for argument in node.arguments if isinstance(argument.value, ir.Name)]
-        if isinstance(node, ir.Call)
-        else []
-    )
-    return names[0] if names else ()
+    arguments = node.arguments if isinstance(node, ir.Call) else ()
+    return next((item.value.path for item in arguments if isinstance(item.value, ir.Name)), ())
 
 
 def _is_unnamed(node: ir.Expr) -> bool:

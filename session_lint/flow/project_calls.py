@@ -236,14 +236,11 @@ class ProjectCalls(ContractCalls):
             if isinstance(value, Opened):
                 after, identity = self.open(value.type, node.place, after, call_text(node))
                 pairs.append((after, Session(identity)))
-            elif isinstance(value, Items) and len([item for item in value.items if isinstance(item, Opened)]) == 1:
-                items: list[Value] = []
-                for item in value.items:
-                    if isinstance(item, Opened):
-                        after, identity = self.open(item.type, node.place, after, call_text(node))
-                        items.append(Session(identity))
-                    else:
-                        items.append(item)
+            elif (
+                isinstance(value, Items) and len(new := [item for item in value.items if isinstance(item, Opened)]) == 1
+            ):
+                [(after, session)] = self._giving(new[0], [after], node)
+                items = [session if isinstance(item, Opened) else item for item in value.items]
                 pairs.append((after, Items(tuple(items))))
             elif isinstance(value, Borrowed):
                 path = (*path_of(node.function), "()")

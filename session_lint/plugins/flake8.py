@@ -175,10 +175,10 @@ def _start(options: argparse.Namespace) -> Path:
 
 def _text(finding: Finding) -> str:
     """As in the command line's concise output."""
+    from session_lint.reporters.context import doubt
     from session_lint.reporters.style import clean
 
-    doubt = "" if finding.confidence.rank == 0 else f" ({finding.confidence.value})"
-    return f"{finding.code} {clean(finding.message)}{doubt}"
+    return f"{finding.code} {clean(finding.message)}{doubt(finding)}"
 
 
 def _buffer(path: Path, lines: Sequence[str]) -> Source:

@@ -102,13 +102,12 @@ class CallGraph:
                 if method is not None:
                     yield FunctionRef(symbol.module, method)
 
-    def above(self, references: Iterable[FunctionRef], depth: int) -> Iterable[FunctionFlow]:
-        """The flows of the functions that hand sessions to some others, through so many calls, and perhaps of more.
+    def above(self, references: Iterable[FunctionRef], depth: int) -> Iterator[FunctionFlow]:
+        """The flows of the functions that hand sessions to some others, through so many calls.
 
-        In the order of the source.
+        In the order of the source. What asks for all flows of a project that is judged whole needs those above some
+        functions where only some files are judged.
         """
-        if self._project.is_whole:
-            return self._project.all_flows()
         found: dict[FunctionRef, None] = {}
         level = list(references)
         for _ in range(depth):

@@ -73,19 +73,13 @@ class EntryPoints:
     def ends_process(self, reference: FunctionRef) -> bool:
         """Whether an exception that leaves a function ends the program: it is a part of nothing but a `main()`."""
         self._all()
-        waiting, seen = [reference], {id(reference.function)}
-        while waiting:
-            called = waiting.pop()
+        for called in self._above([reference]):
             function = called.function
             callers = self._callers.get(id(function), [])
             if self.of(called) is not None or not (callers or (function.name == "main" and function.owner is None)):
                 return False
-            for caller in callers:
-                if _handles(caller.function.body, function.name):
-                    return False
-                if id(caller.function) not in seen:
-                    seen.add(id(caller.function))
-                    waiting.append(caller)
+            if any([_handles(caller.function.body, function.name) for caller in callers]):
+                return False
         return True
 
     def _above(self, functions: Iterable[FunctionRef]) -> Iterator[FunctionRef]:

@@ -11,10 +11,8 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from session_lint import ir
-from session_lint.ir_queries import is_property, last_name
+from session_lint.ir_queries import Path, is_property, last_name
 from session_lint.project.modules import ClassRef, FunctionRef, Module, SymbolTable, VariableRef
-
-Path = tuple[str, ...]
 
 _PROVIDING = ("Depends", "Security")
 """The framework calls what these are given."""

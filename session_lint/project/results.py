@@ -110,9 +110,8 @@ class Results:
             else None
         )
         known = [value for value in values if value is not None]
-        if self._keeps_what_it_returns(function):
-            known = [Borrowed(value.type) if isinstance(value, Opened) else value for value in known]
-        if any([decorator_name(decorator) in CACHED for decorator in function.decorators]):
+        is_cached = any([decorator_name(decorator) in CACHED for decorator in function.decorators])
+        if is_cached or self._keeps_what_it_returns(function):
             known = [Borrowed(value.type) if isinstance(value, Opened) else value for value in known]
         if known and all([value == known[0] for value in known]) and len(known) == len(values):
             return known[0]

@@ -327,8 +327,7 @@ def _ignored(levels: tuple[_Level, ...], name: str, is_directory: bool) -> bool:
 def _leaves_out(level: _Level) -> bool:
     """Whether patterns are about a directory as a whole: itself or one above it."""
     patterns, relative = level
-    parts = relative.split("/")[:-1]
-    return any(patterns.match("/".join(parts[:end]), parts[end - 1], True) for end in range(1, len(parts) + 1))
+    return bool(relative) and patterns.covers(relative.removesuffix("/"), is_directory=True)
 
 
 def _is_directory(entry: os.DirEntry[str]) -> bool:

@@ -56,6 +56,14 @@ class IgnorePatterns:
         self.asked[key] = answer
         return answer
 
+    def covers(self, path: str, *, is_directory: bool) -> bool:
+        """Whether a path is ignored, or any of the directories above it."""
+        parts = path.split("/")
+        return any(
+            self.match("/".join(parts[:end]), parts[end - 1], is_directory or end < len(parts))
+            for end in range(1, len(parts) + 1)
+        )
+
     def _worked_out(self, path: str, is_directory: bool) -> bool | None:
         if self._specs is None:
             # A pattern counts also for what lies in the directories that it matches, and for a path "src/build/" as
