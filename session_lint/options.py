@@ -87,7 +87,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
 def _unknown_command(word: str, commands: list[str]) -> str:
     if os.path.exists(word):  # noqa: PTH110 - Path.exists raises for names that no file can have
         return f'"{word}" is not a command; did you mean "session-lint check {word}"?'
-    from session_lint.settings import nearest
+    from session_lint.codes import nearest
 
     meant = nearest(word, commands)
     return f'unknown command "{word}"' + (
@@ -96,7 +96,7 @@ def _unknown_command(word: str, commands: list[str]) -> str:
 
 
 def _unknown_option(word: str, parser: argparse.ArgumentParser) -> str:
-    from session_lint.settings import nearest
+    from session_lint.codes import nearest
 
     if not word.startswith("-"):
         return f"unexpected argument: {word}"

@@ -1,34 +1,28 @@
 """The settings of one run: `[tool.session-lint]` of the nearest pyproject.toml, or session-lint.toml."""
 
-# os.path where pathlib raises (directories that may not be read, a user without a home) or follows links:
-# ruff: noqa: PTH100, PTH110, PTH111, PTH112, PTH113, PTH118, PTH120
+# os.path where pathlib raises (directories that may not be read) or follows links:
+# ruff: noqa: PTH100, PTH110, PTH112, PTH113, PTH118, PTH120
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from session_lint.findings import Confidence
+from session_lint.setting_values import SettingsError, validated, wrong
 
 if TYPE_CHECKING:
     from session_lint.source.gitignore import Memory
 
+__all__ = ["Nearer", "Settings", "SettingsError", "load", "show"]
+
 PYPROJECT = "pyproject.toml"
 OWN_FILE = "session-lint.toml"
 CACHE_NAME = ".session-lint-cache"
-
-# The findings that the engine itself makes; they are codes like any other.
-ENGINE_CODES = ("SES901", "SES902")
-
-OWNERSHIPS = ("project", "local")
-
-
-class SettingsError(Exception):
-    """The settings can't be used. The message is one line that names the file (or option) and the key."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,10 +160,10 @@ def load(
     # A file given by --config may lie anywhere; the project is still where the run starts.
     inside = path is not None and path.parent in (start, *start.parents)
     root = path.parent if path is not None and inside else _project_root(start)
-    values = _validated(table, _label(path), root, by_field=False) if path is not None else {}
+    values = validated(table, _label(path), root, by_field=False) if path is not None else {}
     given = {key: value for key, value in (overrides or {}).items() if value is not None}
     if given:
-        own = _validated(given, None, Path.cwd(), by_field=True)
+        own = validated(given, None, Path.cwd(), by_field=True)
         if "select" in own:
             for key in ("select", "extend_select", "ignore"):
                 values.pop(key, None)
@@ -277,7 +271,7 @@ def _table_of(path: Path, *, required: bool) -> Mapping[str, object] | None:
             raise SettingsError(f"{label}: has no table [tool.session-lint]")
         return None
     if not isinstance(table, dict):
-        raise SettingsError(f"{label}: tool.session-lint must be a table, not {_shown(table)}")
+        raise wrong(f"{label}: tool.session-lint", "a table", table)
     return table
 
 
@@ -304,186 +298,7 @@ def _parsed(data: bytes, label: str) -> dict[str, object]:
         raise SettingsError(f"{label}: is not valid TOML: {error}".replace("\n", " ")) from None
 
 
-# ----------------------------------------------------------------------------------------- checking the values
-
-
-def known_codes() -> tuple[str, ...]:
-    """Every rule's code, in order. Imports the checks, so it is asked only when a code must be judged."""
-    from session_lint.checks import all_rules
-
-    return tuple(sorted({*all_rules(), *ENGINE_CODES}))
-
-
-def nearest(word: str, possible: Collection[str], likeness: float = 0.6) -> str | None:
-    """The word that was probably meant."""
-    from difflib import get_close_matches
-
-    folded = {candidate.casefold(): candidate for candidate in possible}
-    matches = get_close_matches(word.casefold(), folded, n=1, cutoff=likeness)
-    return folded[matches[0]] if matches else None
-
-
-def unknown_code(code: str) -> str:
-    """The message for a rule code that doesn't exist."""
-    meant = meant_code(code, known_codes())
-    return f'unknown rule "{code}"' + (f'; did you mean "{meant}"?' if meant else "")
-
-
-def meant_code(code: str, known: Collection[str]) -> str | None:
-    """The code or prefix that was probably meant, also by somebody who wrote a rule's name."""
-    from session_lint.checks import all_rules
-
-    folded = code.strip().upper()
-    if folded == "ALL" or any(candidate.startswith(folded) for candidate in known):
-        return folded
-    by_name = {rule.name: rule.code for rule in all_rules().values()}
-    name = nearest(code, by_name)
-    return by_name[name] if name else nearest(code, known, 0.5)  # two digits of a code
-
-
-Converter = Callable[[object, str, Path], object]
-
-
-def _shown(value: object) -> str:
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, dict):
-        return "a table"
-    return repr(value).replace("'", '"')
-
-
-def _wrong(where: str, wanted: str, value: object) -> SettingsError:
-    return SettingsError(f"{where} must be {wanted}, not {_shown(value)}")
-
-
-def _list(value: object, where: str, what: str) -> tuple[str, ...]:
-    if not isinstance(value, (list, tuple)):
-        raise _wrong(where, f"a list of {what}", value)
-    for item in value:
-        if not isinstance(item, str) or not item.strip():
-            raise _wrong(where, f"a list of {what}", item)
-    return tuple(item.strip() for item in value)
-
-
-def _codes(value: object, where: str, _root: Path) -> tuple[str, ...]:
-    codes = _list(value, where, "rule codes")
-    if codes:
-        known = known_codes()
-        for code in codes:
-            if code != "ALL" and not any(candidate.startswith(code) for candidate in known):
-                raise SettingsError(f"{where}: {unknown_code(code)}")
-    return codes
-
-
-def _selected(value: object, where: str, root: Path) -> tuple[str, ...]:
-    codes = _codes(value, where, root)
-    if not codes:
-        raise SettingsError(f'{where} names no rule; leave it out for every rule that is not preview, or write "ALL"')
-    return codes
-
-
-def _patterns(value: object, where: str, _root: Path) -> tuple[str, ...]:
-    return tuple(map(_from_root, _list(value, where, "file patterns")))
-
-
-def _from_root(pattern: str) -> str:
-    """`./src` as people write it; .gitignore has `/src` for that."""
-    no = "!" if pattern.startswith("!") else ""
-    return f"{no}/{pattern[len(no) + 2 :]}" if pattern[len(no) :].startswith("./") else pattern
-
-
-def _dotted(value: object, where: str, _root: Path) -> tuple[str, ...]:
-    names = _list(value, where, "dotted names")
-    for name in names:
-        if not all(part.isidentifier() for part in name.split(".")):
-            raise SettingsError(f'{where}: "{name}" is not a dotted name such as "app.database.Session"')
-    return names
-
-
-def _per_file(value: object, where: str, root: Path) -> tuple[tuple[str, tuple[str, ...]], ...]:
-    if not isinstance(value, dict):
-        raise _wrong(where, "a table of file patterns and rule codes", value)
-    return tuple((_from_root(pattern), _codes(codes, f'{where}."{pattern}"', root)) for pattern, codes in value.items())
-
-
-def _flag(value: object, where: str, _root: Path) -> bool:
-    if not isinstance(value, bool):
-        raise _wrong(where, "true or false", value)
-    return value
-
-
-def _one_of(value: object, where: str, possible: Collection[str]) -> str:
-    if not isinstance(value, str) or value not in possible:
-        wanted = ", ".join(f'"{item}"' for item in possible)
-        raise _wrong(where, f"one of {wanted}", value)
-    return value
-
-
-def _confidence(value: object, where: str, _root: Path) -> Confidence:
-    return Confidence(_one_of(value, where, [confidence.value for confidence in Confidence]))
-
-
-def _ownership(value: object, where: str, _root: Path) -> str:
-    return _one_of(value, where, OWNERSHIPS)
-
-
-def _version(value: object, where: str, _root: Path) -> str:
-    if not isinstance(value, str) or not re.fullmatch(r"\d+(\.\d+)*", value):
-        raise _wrong(where, 'a version such as "0.115.2"', value)
-    return value
-
-
-def _directory(value: object, where: str, root: Path) -> Path:
-    if isinstance(value, Path):
-        value = str(value)
-    if not isinstance(value, str) or not value:
-        raise _wrong(where, "a directory", value)
-    return root / os.path.expanduser(value)
-
-
-def _jobs(value: object, where: str, _root: Path) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise _wrong(where, "a whole number from 1", value)
-    return value
-
-
-_CONVERTERS: dict[str, Converter] = {
-    "select": _selected,
-    "extend-select": _codes,
-    "ignore": _codes,
-    "per-file-ignores": _per_file,
-    "exclude": _patterns,
-    "extend-exclude": _patterns,
-    "force-exclude": _flag,
-    "respect-gitignore": _flag,
-    "min-confidence": _confidence,
-    "ownership": _ownership,
-    "show-mitigated": _flag,
-    "session-types": _dotted,
-    "async-session-types": _dotted,
-    "providers": _dotted,
-    "slow-calls": _dotted,
-    "exceptions": _dotted,
-    "fastapi-version": _version,
-    "cache-dir": _directory,
-    "cache": _flag,
-    "jobs": _jobs,
-}
-
-
-def _validated(table: Mapping[str, object], label: str | None, root: Path, *, by_field: bool) -> dict[str, object]:
-    """The table's values by field name. label: the file, None for the command line's own options."""
-    values: dict[str, object] = {}
-    for key, value in table.items():
-        name = key.replace("_", "-") if by_field else key
-        where = f"{label}: {name}" if label else f"--{name}"
-        converter = _CONVERTERS.get(name)
-        if converter is None:
-            meant = nearest(name, _CONVERTERS)
-            hint = f'; did you mean "{meant}"?' if meant else ""
-            raise SettingsError(f'{label or "settings"}: unknown key "{name}"{hint}')
-        values[name.replace("-", "_")] = converter(value, where, root)
-    return values
+# ----------------------------------------------------------------------------------------------- showing
 
 
 def show(settings: Settings) -> str:

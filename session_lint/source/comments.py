@@ -86,7 +86,7 @@ def _fault(match: re.Match[str]) -> str:
     """What is wrong with a comment that begins with "session-lint:"."""
     rest = match["rest"]
     if match["verb"] not in _VERBS:
-        from session_lint.settings import nearest
+        from session_lint.codes import nearest
 
         meant = nearest(match["verb"], _VERBS) or "ignore"
         return f'"{match["verb"] or rest.strip()}" means nothing; did you mean "session-lint: {meant}[CODE] why"?'

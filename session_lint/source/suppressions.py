@@ -158,7 +158,7 @@ def apply(
     if not suppressions:
         return Applied(findings, 0, [])
     if known is None:
-        from session_lint.settings import known_codes
+        from session_lint.codes import known_codes
 
         known = known_codes()
     by_line: dict[int, list[Directive]] = {}
@@ -229,7 +229,7 @@ def _unused(
 def _unknown(code: str, meant: list[str], known: Collection[str]) -> str:
     if meant:
         return f'"{code}" is not a whole code, so it silences nothing; name the rules, such as {meant[0]}'
-    from session_lint.settings import meant_code
+    from session_lint.codes import meant_code
 
     close = meant_code(code, known)
     return f'unknown rule "{code}" in this suppression' + (f'; did you mean "{close}"?' if close else "")
