@@ -16,6 +16,7 @@ from session_lint.flow.state import (
 )
 from session_lint.flow.values import (
     JOINED,
+    OBJECT,
     Answer,
     Arguments,
     Borrowed,
@@ -29,6 +30,7 @@ from session_lint.flow.values import (
     Factory,
     Function,
     Generator,
+    Instance,
     Loaded,
     Manager,
     Method,
@@ -145,6 +147,9 @@ class Calls(DecoratedCalls):
             return self.foreign_call(None, node, arguments, state, outcome, purpose, calm)
         if isinstance(callee, Method):
             if isinstance(callee.owner, Loaded):
+                own = self._of_model(callee.owner, callee.name)
+                if own is not None:
+                    return self.project_function(own, node, arguments, state, outcome, purpose)
                 pairs = self._apply(None, node, arguments, state, outcome, purpose, calm)
                 given = fetched(callee.owner, callee.name)
                 return [(after, given if value is None else value) for after, value in pairs]
@@ -170,6 +175,13 @@ class Calls(DecoratedCalls):
         if isinstance(callee, ClassValue):
             return [(state, self.construct(callee.reference, arguments))]
         return self.foreign_call(callee, node, arguments, state, outcome, purpose, calm)
+
+    def _of_model(self, owner: Loaded, name: str) -> Function | None:
+        """`user.rename(name)`: the method of a mapped object's class."""
+        if owner.model is None or owner.kind != OBJECT:
+            return None
+        found = self.project.statics.attribute(Instance(owner.model, (), (), owner), name)
+        return found if isinstance(found, Function) else None
 
     def _passes_on(self, node: ir.Call) -> bool:
         """`function(*args, **kwargs)` of a parameter: the function is called for somebody else."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from session_lint import ir
 from session_lint.flow import errors, result
@@ -28,7 +28,6 @@ from session_lint.flow.state import (
     State,
 )
 from session_lint.flow.values import (
-    Arguments,
     Borrowed,
     Function,
     Instance,
@@ -49,6 +48,9 @@ if TYPE_CHECKING:
     from session_lint.project.summaries import Constants
 
 
+T = TypeVar("T")
+
+
 class ContractCalls(ForeignCalls):
     """Applies the contracts of functions to the caller's sessions."""
 
@@ -56,7 +58,9 @@ class ContractCalls(ForeignCalls):
         super().__init__(project, reference, depth)
         self._handings: set[result.Handing] = set()
 
-    def bind(self, callee: Function, arguments: Arguments) -> tuple[tuple[str, Value], ...]:
+    def bind(
+        self, callee: Function, arguments: Iterable[tuple[str | None, T, ir.Expr]]
+    ) -> tuple[tuple[str, T | None], ...]:
         """Which parameter gets which value; those that are not named have their default."""
         parameters = list(callee.reference.function.parameters)
         owner = callee.reference.function.owner
@@ -64,7 +68,8 @@ class ContractCalls(ForeignCalls):
         is_bound = callee.receiver is not None or has_decorator(callee.reference.function, "classmethod")
         if owner and is_bound and not is_static:
             parameters = parameters[1:]
-        bound: dict[str, Value] = {}
+        arguments = list(arguments)
+        bound: dict[str, T | None] = {}
         position = 0
         for name, value, _ in arguments:
             if name is None:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from session_lint import ir
 from session_lint.flow.answers import answer_in
 from session_lint.flow.gifts import gifts_of
-from session_lint.flow.result import FunctionFlow, SessionInfo
+from session_lint.flow.result import Change, FunctionFlow, SessionInfo
 from session_lint.flow.state import BROKEN, CLOSED, ENTRY, FAILED, GONE, INACTIVE, Cause, Mark, SessionState, Witness
 from session_lint.flow.values import Const, Loaded, Path, Query, Session, Value, direct_sessions, loaded_in
 from session_lint.ir_queries import me_of
@@ -39,7 +39,7 @@ class Contract(NamedTuple):
     returned: a query or session from outside that the function gives back, under the function's own name for it.
     loaded: objects of a session from outside that it gives back, or None; of their `since` only the sign counts.
     commits_always: the sessions that it commits whenever it returns. committed: those that it commits of its own
-    accord: whenever it returns and has written anything.
+    accord: whenever it returns and has written anything. changes: of the objects that it is given.
     A function that never returns normally has no way without an error.
     """
 
@@ -55,6 +55,7 @@ class Contract(NamedTuple):
     loaded: Loaded | None
     commits_always: frozenset[Path]
     committed: frozenset[Path]
+    changes: frozenset[Change]
 
 
 def contract_of(flow: FunctionFlow) -> Contract:
@@ -100,6 +101,7 @@ def contract_of(flow: FunctionFlow) -> Contract:
         returned,
         loaded,
         *_commits(roots, ways.values()),
+        frozenset(flow.changes),
     )
 
 

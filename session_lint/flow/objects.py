@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from functools import cached_property
 
 from session_lint import ir
 from session_lint.flow import operations as ops
@@ -136,8 +137,18 @@ class Objects(Effects):
 
         The attribute is "" if it may be any.
         """
-        held = state.variables.get(path[:1]) if len(path) == 2 else None
+        if len(path) != 2:
+            return state
+        held = state.variables.get(path[:1])
+        if loaded_in(held) is None and path[0] in self._given_names:
+            self.flow.changes.add(result.Change(*path, many))
         return self.changed_of(held, path[1], ".".join(path).rstrip("."), place, state, many) if held else state
+
+    @cached_property
+    def _given_names(self) -> frozenset[str]:
+        """The parameters that hold what the function was given from its first to its last line."""
+        names = [parameter.name for parameter in self.function.parameters]
+        return frozenset(names) - self.project.table.bodies.bound(self.function.body)
 
     def changed_of(self, held: Value, name: str, text: str, place: ir.Place, state: State, many: bool = False) -> State:
         """The same of an object that may have no name."""

@@ -26,6 +26,7 @@ from session_lint.flow.values import (
     Value,
     carries_session,
     direct_sessions,
+    loaded_in,
 )
 from session_lint.ir_queries import call_text, decorator_name, is_abstract, last_name, path_of
 from session_lint.project.modules import ClassRef
@@ -100,6 +101,8 @@ class ProjectCalls(ContractCalls):
         for value in unknown:
             if isinstance(value, Session):
                 state = self.lend(value, node, label, False, state, outcome)
+        if contract.changes:
+            state = self._changed_by(contract, callee, node, arguments, roots, state)
         returned = self.apply_contract(contract, roots, node.place, label, state, outcome)
         for value in unknown:
             if not isinstance(value, Session):
@@ -134,6 +137,39 @@ class ProjectCalls(ContractCalls):
             for after, answer in returned
             if answer is not None and not isinstance(answer, Items)
         ]
+
+    def _changed_by(
+        self,
+        contract: Contract,
+        callee: Function,
+        node: ir.Call,
+        arguments: Arguments,
+        roots: dict[Path, Path],
+        state: State,
+    ) -> State:
+        """`rename(user, name)`, `user.rename(name)`: what the callee changes of the objects that it is given.
+
+        A callee that commits has sent them, too.
+        """
+        ends = {roots.get(root) for way in contract.ways for root, effect in way.sessions if effect.commits}
+        values = dict(self.bind(callee, arguments))
+        given = self.bind(callee, [(name, part, part) for name, _, part in arguments])
+        names = {name: path_of(part) for name, part in given if part is not None}
+        if contract.me:
+            values[contract.me] = callee.receiver
+            names[contract.me] = path_of(node.function)[:-1]
+        done: set[str] = set()
+        for parameter, attribute, many in sorted(contract.changes):
+            held, path = values.get(parameter), names.get(parameter, ())
+            loaded = loaded_in(held)
+            if loaded is None and len(path) == 1:
+                self.changed((*path, attribute), node.place, state, many)
+            elif loaded is not None and loaded.identity not in ends and parameter not in done:
+                text = f"{'.'.join(path) or 'an object'} in {call_text(node)}"
+                before, state = state, self.changed_of(held, attribute, text, node.place, state, many)
+                if state is not before:
+                    done.add(parameter)
+        return state
 
     def _gift(
         self,

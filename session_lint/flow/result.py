@@ -119,6 +119,14 @@ class Invocation(NamedTuple):
     is_parameter: bool
 
 
+class Change(NamedTuple):
+    """A parameter gets an attribute of its object changed: "" if it may be any. many: objects that it holds are."""
+
+    parameter: str
+    attribute: str
+    many: bool
+
+
 class Exit(NamedTuple):
     """One way out. error: None if the function returns."""
 
@@ -135,6 +143,7 @@ class FunctionFlow:
     first_uses: sessions that it uses before rolling back or closing them. direct: those that it works on itself,
     rather than through functions that it passes them to. begins: sessions from outside that it begins a transaction of
     before it does anything else with them, and where. invocations: how it calls the functions that it hands sessions.
+    changes: what it does to objects that it is given, and that no session of its own knows.
     """
 
     reference: FunctionRef
@@ -146,6 +155,7 @@ class FunctionFlow:
     direct: set[Path] = field(default_factory=set)
     begins: dict[Path, Mark] = field(default_factory=dict)
     invocations: dict[Invocation, None] = field(default_factory=dict)
+    changes: set[Change] = field(default_factory=set)
     unresolved: bool = False
     open_ways: dict[Path, list[Exit]] = field(default_factory=dict)
     """See `call_graph.open_ways`, which keeps its answers here."""

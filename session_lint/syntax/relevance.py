@@ -249,6 +249,18 @@ class _Reader:
                     return True
         return False
 
+    def _changes(self, function: ast.FunctionDef | ast.AsyncFunctionDef, me: str | None = None) -> bool:
+        """Whether it changes an object that it is given, other than `me`: a session may know it."""
+        arguments = function.args
+        names = {each.arg for each in (*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs)} - {me}
+        if not names:
+            return False
+        text = self.text.between(function.lineno, _last_line(function))
+        found = _CHANGE.finditer(text)
+        return any([match[1] in names or match[2] in names for match in found]) or (
+            me is None and _OF_ITSELF.search(text) is not None
+        )
+
     def _wraps(self, function: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
         """Whether it is a decorator that makes coroutine functions of what may work with sessions."""
         return self.text.has(_WRAPS, function.lineno, _last_line(function)) and any(
@@ -266,6 +278,7 @@ class _Reader:
                 or self._may_forget(statement)
                 or self._wraps(statement)
                 or self._entries.have(statement)
+                or self._changes(statement)
             )
         if isinstance(statement, (ast.Assign, ast.AnnAssign)):
             value, length = statement.value, _length(statement)
@@ -286,11 +299,15 @@ class _Reader:
             return None
         touches = self._has_word(statement) or self._may_hold(statement)
         holds = self._has_init_session(statement)
+        is_mapped = self.text.has(_MAPPED, statement.lineno, _last_line(statement))
         members = [
             member
             for member in statement.body
             if self._member_matters(member, touches, holds)
-            or (isinstance(member, _Function) and self._entries.have(member, statement))
+            or (
+                isinstance(member, _Function)
+                and (self._entries.have(member, statement) or self._changes(member, None if is_mapped else "self"))
+            )
         ]
         unit = Unit((self._part([first]),), statement, self.text.between(_first_line(statement), begin - 1))
         return unit.only([self._part([member]) for member in members])
@@ -322,6 +339,13 @@ _YIELD = ("yield",)
 _WRAPS = ("wraps(",)
 _ALONE = re.compile(r"^[ \t]+(?:\w+\.)*(\w+)\(", re.MULTILINE)
 _EXCEPT = ("except",)
+_MAPPED = ("column(", "mapped[", "__tablename__", "relationship(", "table=true")
+_CHANGE = re.compile(
+    r"^[ \t]+(\w+)\.\w+(?:[ \t]*(?:[-+*/|&]|//)?=(?!=)|\.(?:append|remove|extend|insert|add|discard|clear|pop)\()"
+    r"|\b(?:setattr|flag_modified)\((\w+)",
+    re.MULTILINE,
+)
+_OF_ITSELF = re.compile(r"^[ \t]+(?:await )?self\.\w+\(", re.MULTILINE)
 _SUPPRESS = ("suppress(",)
 _HOOKS = ("NotImplementedError", "abstractmethod")
 
