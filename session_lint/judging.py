@@ -15,7 +15,7 @@ from session_lint.source import reading
 from session_lint.source.reading import Problem
 
 if TYPE_CHECKING:
-    from session_lint.findings import Finding
+    from session_lint.findings import Finding, Span
     from session_lint.settings import Settings
     from session_lint.source.inventory import File
     from session_lint.syntax.batch import Tree
@@ -133,12 +133,32 @@ def _nearness(module: Module, near: Module) -> tuple[int, int]:
     return shared, len(ours)
 
 
+def _once(findings: Iterable[Finding]) -> list[Finding]:
+    """Each finding once: of a nested function, and of the one that calls it in place, the surer one."""
+    kept: dict[Span, list[Finding]] = {}
+    for finding in findings:
+        known = kept.setdefault(finding.span, [])
+        twin = next((at for at, other in enumerate(known) if _is_twin(other, finding)), None)
+        if twin is None:
+            known.append(finding)
+        else:
+            # Of two that are as sure, the nested one names the function that is to be mended.
+            known[twin] = min(known[twin], finding, key=lambda each: (each.confidence.rank, -len(each.function)))
+    return [finding for known in kept.values() for finding in known]
+
+
+def _is_twin(one: Finding, other: Finding) -> bool:
+    """Whether two findings at one place say the same, or one of their functions stands in the other."""
+    names = sorted([one.function, other.function], key=len)
+    return names[1].startswith(f"{names[0]}.") or (names[0] == names[1] and one.message == other.message)
+
+
 def _judge(project: Project, module: Module, tree: Tree, rules: Iterable[Rule], settings: Settings) -> FileResult:
     context = Context(project, module, settings)
     found: list[Finding] = []
     for rule in rules:
         context.code, context.name, context.severity = rule.code, rule.name, rule.severity
-        found += rule.check(context)
+        found += _once(rule.check(context))
     for reference, text in project.failures:
         if reference.module is module:
             problem = Problem(f"internal error, please report it: {text}", reference.function.place[0])

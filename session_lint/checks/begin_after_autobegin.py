@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from session_lint import ir
 from session_lint.checks import rule
+from session_lint.checks._sqlalchemy_1 import commits_by_itself, runs_sqlalchemy_1
 from session_lint.checks.context import Context, certainty, history, step_at
 from session_lint.findings import Confidence, Finding, Severity, Step
 from session_lint.flow import result
@@ -13,8 +14,6 @@ from session_lint.flow.effects import in_transaction
 from session_lint.flow.result import Event, FunctionFlow
 from session_lint.flow.state import ENTRY, Mark
 from session_lint.flow.values import Path
-from session_lint.ir_queries import own_expressions, path_of
-from session_lint.project.versions import SQLALCHEMY
 
 _REMEDY = "end it first with commit() or rollback(), leave the begin() out and commit at the end, or use begin_nested()"
 
@@ -36,23 +35,9 @@ def check(context: Context) -> Iterator[Finding]:
 
 def _refuses(context: Context, flow: FunctionFlow, event: Event) -> bool:
     """Whether it is a session that minds: those of SQLAlchemy 1 with autocommit, and its connections, do not."""
-    version = context.project.versions.of(context.module.path, SQLALCHEMY)
-    is_old = version is not None and version.at_least(2) is False
     if flow.sessions[event.identity].type.role == "connection":
-        return not is_old and not _sends_text(flow, event.identity)
-    return not (is_old and context.project.mentions_autocommit())
-
-
-def _sends_text(flow: FunctionFlow, identity: Path) -> bool:
-    """`conn.execute("SELECT 1")`: SQLAlchemy 2 refuses it, so this is written for an older one."""
-    execute = (*flow.sessions[identity].name.split("."), "execute")
-    for statement in ir.statements(flow.reference.function.body):
-        for part in own_expressions(statement):
-            if isinstance(part, ir.Call) and path_of(part.function) == execute and part.arguments:
-                text = part.arguments[0].value
-                if isinstance(text, ir.Constant) or (isinstance(text, ir.Opaque) and text.is_text):
-                    return True
-    return False
+        return not commits_by_itself(context, flow, event.identity)
+    return not (runs_sqlalchemy_1(context) and context.project.mentions_autocommit())
 
 
 def _used_here(context: Context, flow: FunctionFlow, event: Event, always: bool) -> Finding:

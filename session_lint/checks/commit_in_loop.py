@@ -15,6 +15,9 @@ from session_lint.ir_queries import own_expressions, words
 
 _BATCH_WORDS = ("batch", "chunk", "page", "slice", "partition", "retr", "attempt", "range", "count", "delay", "tick")
 
+_DEEPEST = 2
+"""How many calls deep is looked for what reaches outside of the session."""
+
 
 @rule("SES104", "commit-in-loop", Severity.WARNING)
 def check(context: Context) -> Iterator[Finding]:
@@ -37,7 +40,7 @@ def _outermost(event: Event, loop: ir.For) -> ir.For:
 def _finding(context: Context, flow: FunctionFlow, commits: list[tuple[Event, ir.For]]) -> Finding:
     """One for all commits of a loop, at the surest one, the first of them."""
     judged = sorted(
-        [(_confidence(flow, event, loop).rank, event.place, event, loop) for event, loop in commits],
+        [(_confidence(context, flow, event, loop).rank, event.place, event, loop) for event, loop in commits],
         key=lambda item: item[:2],
     )
     event, loop = judged[0][2:]
@@ -48,11 +51,11 @@ def _finding(context: Context, flow: FunctionFlow, commits: list[tuple[Event, ir
         "commit once after the loop, or make each item's work resumable"
     )
     trail = history(event.session, "wrote") if event.session is not None else []
-    return context.finding(flow, event.place, message, _confidence(flow, event, loop), trail)
+    return context.finding(flow, event.place, message, _confidence(context, flow, event, loop), trail)
 
 
-def _confidence(flow: FunctionFlow, event: Event, loop: ir.For) -> Confidence:
-    if not _only_writes(flow, loop) or event.detail is not None:
+def _confidence(context: Context, flow: FunctionFlow, event: Event, loop: ir.For) -> Confidence:
+    if not _only_writes(context, flow, loop.body) or event.detail is not None:
         # Something else happens for each item, which the commit may have to keep pace with; or a callee commits,
         # which may well be a unit of work of its own that is called for each item on purpose.
         return Confidence.POSSIBLE
@@ -74,15 +77,21 @@ def _loop_of(event: Event) -> ir.For | None:
     return None
 
 
-def _only_writes(flow: FunctionFlow, loop: ir.For) -> bool:
-    """Whether nothing in the loop reaches outside of the session."""
+def _only_writes(context: Context, flow: FunctionFlow, body: tuple[ir.Stmt, ...], depth: int = 0) -> bool:
+    """Whether nothing in the body of a loop, or of a function that it calls, reaches outside of the session."""
     known = {event.place for event in flow.events}
-    known |= {handing.place for handing in flow.calls}
-    for statement in ir.statements(loop.body):
+    handings = {handing.place: handing.callee for handing in flow.calls}
+    for statement in ir.statements(body):
         for part in own_expressions(statement):
             if isinstance(part, ir.Await) and not isinstance(part.value, ir.Call):
                 return False
-            if isinstance(part, ir.Call) and part.place not in known and not _is_harmless(part):
+            if not isinstance(part, ir.Call):
+                continue
+            callee = context.project.flow(handings[part.place]) if part.place in handings else None
+            if callee is not None and depth < _DEEPEST:
+                if not _only_writes(context, callee, callee.reference.function.body, depth + 1):
+                    return False
+            elif part.place not in handings and part.place not in known and not _is_harmless(part):
                 return False
     return True
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from session_lint import ir
 from session_lint.checks import rule
 from session_lint.checks._dropped import dropped_by
+from session_lint.checks._sqlalchemy_1 import commits_by_itself
 from session_lint.checks.context import Context, certainty, history
 from session_lint.findings import Affected, Confidence, Finding, Severity
 from session_lint.flow import result
@@ -29,6 +30,8 @@ def check(context: Context) -> Iterator[Finding]:
             continue
         for info in flow.sessions.values():
             lost = _lost(flow, info)
+            if info.type.role == "connection" and result.BEGUN not in {event.kind for event in flow.events}:
+                lost = None if commits_by_itself(context, flow, info.identity) else lost
             dropped = dropped_by(context, flow, info) if lost is not None else None
             if lost is not None and dropped is not None:
                 yield _finding(context, flow, info, lost, dropped)

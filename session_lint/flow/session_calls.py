@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from session_lint import ir
@@ -53,6 +54,7 @@ from session_lint.ir_queries import (
     path_of,
 )
 from session_lint.project.modules import ClassRef, FunctionRef
+from session_lint.project.versions import SQLALCHEMY
 
 if TYPE_CHECKING:
     from session_lint.project.link import Project
@@ -127,6 +129,9 @@ class SessionCalls(Variables):
         if name in ops.MAY_FIND_NOTHING:
             outcome.raises.add(state, Error("sqlalchemy.exc.NoResultFound", node.place, text))
         gives = self._loaded(owner, name, node, state)
+        if (unnamed := ("<savepoint>", *identity)) in state.variables and kind in (ops.COMMIT, ops.ROLLBACK):
+            ended = self.transaction_method(Transaction(identity, True), name, node, state, outcome)
+            return [(after.forget([unnamed]), value) for after, value in ended]
         if kind == ops.COMMIT and (savepoint := self._savepoint_around(identity, state)):
             session = state.sessions[identity]
             self.event(result.COMMIT_IN_SAVEPOINT, node.place, identity, text, session, savepoint)
@@ -140,6 +145,8 @@ class SessionCalls(Variables):
             after = self.disown(identity, after, path_of(node.arguments[0].value))
         if name == "run_sync":
             after = after.set(identity, after.sessions[identity]._replace(handed=True))
+        if kind == ops.SAVEPOINT and purpose == "dropped" and self._ends_innermost:
+            after = after.bind(unnamed, Transaction(identity, True))
         if kind in (ops.BEGIN, ops.SAVEPOINT):
             return [(after, Transaction(identity, kind == ops.SAVEPOINT))]
         if name == "connection":
@@ -149,6 +156,12 @@ class SessionCalls(Variables):
         if info.type.is_async and name in ops.COROUTINES and purpose == "assigned":
             return [(after, Coroutine(gives, text, node.place, identity))]
         return [(after, gives)]
+
+    @cached_property
+    def _ends_innermost(self) -> bool:
+        """Whether `session.commit()` and `rollback()` end a savepoint that was begun before, as in SQLAlchemy 1."""
+        version = self.project.versions.of(self.module.path, SQLALCHEMY)
+        return version is not None and version.at_least(2) is False
 
     def _loaded(self, owner: Session, name: str, node: ir.Call, state: State) -> Loaded | None:
         """The mapped objects that a method of a session gives."""

@@ -197,9 +197,8 @@ class Project:
     def mentions_autocommit(self) -> bool:
         """Whether the project makes sessions of the kind that begin nothing by themselves (SQLAlchemy 1 only)."""
         if self._autocommit is None:
-            wanted = ir.Argument("autocommit", ir.Constant(True))
             parts = (part for module in self.table.modules for part in self.expressions(module))
-            self._autocommit = any(isinstance(part, ir.Call) and wanted in part.arguments for part in parts)
+            self._autocommit = any(map(_asks_for_autocommit, parts))
         return self._autocommit
 
     def is_committed_by_zope(self) -> bool:
@@ -320,3 +319,11 @@ class Project:
 def allow_deep_recursion() -> None:
     """The interpreter recurses over nested code and chains of calls."""
     sys.setrecursionlimit(max(sys.getrecursionlimit(), 6000))
+
+
+def _asks_for_autocommit(part: ir.Expr) -> bool:
+    """`sessionmaker(engine, autocommit=True)`, `SQLAlchemy(app, session_options={"autocommit": True})`."""
+    if isinstance(part, ir.Call):
+        return ir.Argument("autocommit", ir.Constant(True)) in part.arguments
+    pairs = zip(part.keys, part.items, strict=False) if isinstance(part, ir.Collection) else ()
+    return ("autocommit", ir.Constant(True)) in pairs

@@ -1,0 +1,33 @@
+"""Shared by SES107 and SES108: what SQLAlchemy 1 does by itself, and 2 does not."""
+
+from __future__ import annotations
+
+from session_lint import ir
+from session_lint.checks.context import Context
+from session_lint.flow.result import FunctionFlow
+from session_lint.flow.values import Path
+from session_lint.ir_queries import own_expressions, path_of
+from session_lint.project.versions import SQLALCHEMY
+
+
+def runs_sqlalchemy_1(context: Context) -> bool:
+    """Whether the requirements say so."""
+    version = context.project.versions.of(context.module.path, SQLALCHEMY)
+    return version is not None and version.at_least(2) is False
+
+
+def commits_by_itself(context: Context, flow: FunctionFlow, identity: Path) -> bool:
+    """Whether a connection is one of SQLAlchemy 1, which commits each statement, and begins nothing by itself."""
+    return runs_sqlalchemy_1(context) or _sends_text(flow, identity)
+
+
+def _sends_text(flow: FunctionFlow, identity: Path) -> bool:
+    """`conn.execute("SELECT 1")`: SQLAlchemy 2 refuses it, so this is written for an older one."""
+    execute = (*flow.sessions[identity].name.split("."), "execute")
+    for statement in ir.statements(flow.reference.function.body):
+        for part in own_expressions(statement):
+            if isinstance(part, ir.Call) and path_of(part.function) == execute and part.arguments:
+                text = part.arguments[0].value
+                if isinstance(text, ir.Constant) or (isinstance(text, ir.Opaque) and text.is_text):
+                    return True
+    return False
