@@ -84,7 +84,7 @@ def _used_before(context: Context, flow: FunctionFlow, event: Event) -> Iterator
         if path is None or other is None or path not in other.sessions or reference.function.is_generator:
             continue
         ways = [way.state.sessions[path] for way in other.exits if way.error is None and path in way.state.sessions]
-        left = [session for session in ways if in_transaction(session)]
+        left = [session for session in ways if in_transaction(session) and not session.found]
         if not left:
             continue
         info = flow.sessions[event.identity]

@@ -9,7 +9,7 @@ from session_lint import ir
 from session_lint.flow import errors, result
 from session_lint.flow import operations as ops
 from session_lint.flow.contracts import Contract, compose, marks_of
-from session_lint.flow.effects import is_active
+from session_lint.flow.effects import is_active, known_transaction
 from session_lint.flow.errors import Error
 from session_lint.flow.foreign_calls import ForeignCalls
 from session_lint.flow.outcome import Outcome
@@ -279,7 +279,16 @@ class ContractCalls(ForeignCalls):
 
 
 def _rules_out(effect: SessionState, state: State, identity: Path | None) -> bool:
-    """Whether a way is taken only with a session that has failed in a flush, or is closed, and ours has or is not."""
-    if effect.transaction == GONE and identity is not None:
-        return state.sessions[identity].transaction not in (ENTRY, GONE, CLOSED)
-    return effect.transaction == INACTIVE and identity is not None and is_active(state.sessions[identity]) is True
+    """Whether a way is taken only with a session that is unlike ours.
+
+    One that has failed in a flush, is closed, or is in a transaction or not, as the callee has asked.
+    """
+    if identity is None:
+        return False
+    session = state.sessions[identity]
+    known = known_transaction(session) if effect.found is not None else None
+    if known is not None and known != effect.found:
+        return True
+    if effect.transaction == GONE:
+        return session.transaction not in (ENTRY, GONE, CLOSED)
+    return effect.transaction == INACTIVE and is_active(session) is True

@@ -214,6 +214,7 @@ def compose(before: SessionState, effect: SessionState, marks: Marks, callee: Fu
         before.savepoints,
         True,
         before.handed or handed,
+        effect.found if before.found is None and before.transaction == ENTRY else before.found,
         _witness(before, effect, marks, callee),
     )
 

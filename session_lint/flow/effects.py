@@ -203,7 +203,8 @@ class Effects:
         if self._asks:
             return
         session = state.sessions[identity]
-        self.event(result.BEGUN, place, identity, text, session, in_transaction(session))
+        # What was in a transaction already has not been put into one here.
+        self.event(result.BEGUN, place, identity, text, session, in_transaction(session) and not session.found)
         if session.transaction == ENTRY and not session.pending:
             self.flow.begins.setdefault(identity, Mark(place, f"{text} begins a transaction here"))
 
@@ -287,6 +288,15 @@ class Effects:
 def in_transaction(session: SessionState) -> bool:
     """Whether SQLAlchemy refuses to begin a transaction on the session: any use of it has begun one."""
     return session.transaction == OPEN or session.pending or session.begun == 1
+
+
+def known_transaction(session: SessionState) -> bool | None:
+    """What `session.in_transaction()` says; None if that is open."""
+    if in_transaction(session) or session.transaction in BROKEN:
+        return True
+    if session.transaction == ENTRY:
+        return session.found
+    return False if session.transaction in (NONE, CLOSED) else None
 
 
 def is_active(session: SessionState) -> bool | None:

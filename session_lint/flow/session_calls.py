@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 from session_lint import ir
 from session_lint.flow import operations as ops
 from session_lint.flow import result
+from session_lint.flow.effects import known_transaction
 from session_lint.flow.errors import Error
 from session_lint.flow.objects import known_since, sent
 from session_lint.flow.outcome import Outcome
 from session_lint.flow.sql_statements import SqlStatements, names_class
 from session_lint.flow.state import (
     BROKEN,
-    CLOSED,
     ENTRY,
     NONE,
     OPEN,
@@ -151,11 +151,18 @@ class SessionCalls(Variables):
             return [(after, Transaction(identity, kind == ops.SAVEPOINT))]
         if name == "connection":
             return [(after, ConnectionOf(identity))]
-        if name == "in_transaction" and state.sessions[identity].transaction in (OPEN, CLOSED, *BROKEN):
-            return [(after, Truth(state.sessions[identity].transaction != CLOSED))]
+        if name == "in_transaction":
+            return self._whether_in_transaction(identity, after)
         if info.type.is_async and name in ops.COROUTINES and purpose == "assigned":
             return [(after, Coroutine(gives, text, node.place, identity))]
         return [(after, gives)]
+
+    def _whether_in_transaction(self, identity: Path, state: State) -> Pairs:
+        session = state.sessions[identity]
+        known = known_transaction(session)
+        if known is None and session.transaction == ENTRY:
+            return [(state.set(identity, session._replace(found=found)), Truth(found)) for found in (True, False)]
+        return [(state, None if known is None else Truth(known))]
 
     @cached_property
     def _ends_innermost(self) -> bool:

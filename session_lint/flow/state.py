@@ -72,6 +72,7 @@ class SessionState(NamedTuple):
     reset: a commit or rollback has happened in this function. commits: how many, two standing for more.
     owned: this function must close it. begun: 1 inside a begin() block, 2 if the block's transaction has been
     ended by hand. savepoints: how many begin_nested() blocks are around. touched: this function used it.
+    found: whether it was in a transaction when this function got it, if it has asked.
     """
 
     transaction: str = ENTRY
@@ -84,12 +85,13 @@ class SessionState(NamedTuple):
     savepoints: int = 0
     touched: bool = False
     handed: bool = False
+    found: bool | None = None
     witness: Witness = Witness()
 
     @property
     def key(self) -> tuple[object, ...]:
         # Of the witness nothing decides but that a rollback threw writes away.
-        return (*self[:10], self.witness.lost is not None)
+        return (*self[:11], self.witness.lost is not None)
 
     @property
     def certainty(self) -> Confidence:
@@ -98,13 +100,13 @@ class SessionState(NamedTuple):
 
     def mark(self, **marks: Mark | None) -> SessionState:
         changes: dict[str, Any] = dict(marks)
-        return SessionState(*self[:10], self.witness._replace(**changes))
+        return SessionState(*self[:11], self.witness._replace(**changes))
 
     def failing(self, place: ir.Place, text: str, causes: tuple[Cause, ...] = ()) -> SessionState:
         """The session after something has failed, which nobody has caught yet."""
         opened, wrote, used, _, _, ended, again, lost, split, _ = self.witness
         witness = Witness(opened, wrote, used, Mark(place, text), None, ended, again, lost, split, causes)
-        return SessionState(*self[:10], witness)
+        return SessionState(*self[:11], witness)
 
 
 class State:
