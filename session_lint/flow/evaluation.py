@@ -192,7 +192,8 @@ class Evaluation(Conditions):
                 ).mark(used=used)
                 after = after.set(identity, lent)
             if not identities:
-                self.event(result.YIELDED, node.place, (), "yield", None, after.thrown)
+                nested = next((session for session in after.sessions.values() if session.savepoints), None)
+                self.event(result.YIELDED, node.place, (), "yield", nested, after.thrown)
             text = "the code that uses it" if identities else "the consumer"
             outcome.raises.add(after, Error(errors.ANY, node.place, text, by_yield=True))
             outcome.raises.add(after, Error(errors.ABANDONED, node.place, text, by_yield=True))

@@ -31,7 +31,7 @@ from session_lint.flow.values import (
     direct_sessions,
     truth,
 )
-from session_lint.ir_queries import call_place, me_of
+from session_lint.ir_queries import call_place, me_of, words
 from session_lint.project import shapes
 from session_lint.project.modules import FunctionRef
 from session_lint.project.provider import Provider
@@ -99,17 +99,18 @@ class Managers(Starts):
             self.event(result.LOST_WITH_ITEM, info.place, value.identity, text.rpartition(".")[2], session)
             state = self.hand_over(Session(value.identity), state)
         if value.is_nested:
-            # SAVEPOINT comes after a flush of what was added before it: that is not protected.
-            state = self.operate(state, value.identity, ops.SAVEPOINT, node.place, text, outcome)
-            session = state.sessions[value.identity]
-            state = state.set(
-                value.identity, session._replace(transaction=OPEN, savepoints=min(session.savepoints + 1, 2))
-            )
+            state = self._into_savepoint(value.identity, state, node.place, text, outcome)
             return [(state, Manager("savepoint", Session(value.identity)), value)]
         state = self.operate(state, value.identity, ops.BEGIN, node.place, text, outcome)
         session = state.sessions[value.identity]
         state = state.set(value.identity, session._replace(begun=1))
         return [(state, Manager("begin", Session(value.identity)), value)]
+
+    def _into_savepoint(self, identity: Path, state: State, place: ir.Place, text: str, outcome: Outcome) -> State:
+        # SAVEPOINT comes after a flush of what was added before it: that is not protected.
+        state = self.operate(state, identity, ops.SAVEPOINT, place, text, outcome)
+        session = state.sessions[identity]
+        return state.set(identity, session._replace(transaction=OPEN, savepoints=min(session.savepoints + 1, 2)))
 
     def _enter_manager(
         self, value: Manager, state: State, node: ir.With, item: ir.WithItem, outcome: Outcome
@@ -132,7 +133,7 @@ class Managers(Starts):
             state = self.hand_over(value.value, state)
             return [(state, value, value.value)]
         if value.kind == "provider" and value.reference is not None:
-            return self._enter_provider(value, state, node, item)
+            return self._enter_provider(value, state, node, item, outcome)
         return [(state, value, value.value if value.kind == "null" else value)]
 
     def _provider(self, manager: Manager) -> Provider:
@@ -141,7 +142,9 @@ class Managers(Starts):
         constants = self.project.summaries.constants(manager.reference, manager.bindings)
         return self.project.provider(manager.reference, constants)
 
-    def _enter_provider(self, value: Manager, state: State, node: ir.With, item: ir.WithItem) -> Entered:
+    def _enter_provider(
+        self, value: Manager, state: State, node: ir.With, item: ir.WithItem, outcome: Outcome
+    ) -> Entered:
         assert value.reference is not None
         provider = self._provider(value)
         known = {**dict(value.bindings), me_of(value.reference.function): value.value}
@@ -150,6 +153,8 @@ class Managers(Starts):
             if isinstance(given, Session):
                 if provider.closes and provider.closes_on_error:
                     state = self.hand_over(given, state)
+                if provider.nested:
+                    state = self._into_savepoint(given.identity, state, node.place, words(item.value), outcome)
                 return [(state, value._replace(value=given), given)]
         bound = self.project.statics.results.yielded(value.reference)
         if isinstance(bound, Registry):
@@ -287,11 +292,7 @@ class Managers(Starts):
             ]
         if manager.kind == "savepoint":
             # RELEASE flushes: if that fails, the block rolls back to the savepoint and raises.
-            restored = session._replace(
-                transaction=OPEN if session.transaction in BROKEN else session.transaction,
-                pending=False,
-                savepoints=session.savepoints - 1,
-            )
+            restored = _released(session)
             if session.pending:
                 outcome.raises.add(state.set(identity, restored), Error(errors.INTEGRITY, node.place, "the savepoint"))
                 outcome.raises.add(state.set(identity, restored), Error(errors.DATABASE, node.place, "the savepoint"))
@@ -306,6 +307,8 @@ class Managers(Starts):
                 session = state.sessions[identity]
             if provider.may_commit:
                 session = session._replace(handed=True)
+            if provider.nested:
+                session = _released(session)
             if provider.closes:
                 session = session._replace(transaction=CLOSED, owned=False)
             return [state.set(identity, session._replace(begun=0))]
@@ -366,15 +369,15 @@ class Managers(Starts):
         if manager.kind == "begin":
             return state.set(identity, session._replace(transaction=NONE, dirty=False, begun=0, reset=True)), "never"
         if manager.kind == "savepoint":
-            restored = OPEN if session.transaction in BROKEN else session.transaction
-            after = session._replace(transaction=restored, pending=False, savepoints=session.savepoints - 1)
-            return state.set(identity, after), "never"
+            return state.set(identity, _released(session)), "never"
         if manager.kind == "provider" and manager.reference is not None:
             provider = self._provider(manager)
             if provider.closes_on_error:
                 session = session._replace(transaction=CLOSED, dirty=False, owned=False)
             elif provider.ends_on_error:
                 session = session._replace(transaction=NONE, dirty=False)
+            elif provider.nested:
+                session = _released(session)
             return state.set(identity, session._replace(begun=0)), "maybe" if provider.swallows else "never"
         return state, "never"
 
@@ -443,3 +446,12 @@ def _given_to(node: ir.Expr) -> Path:
 def _is_unnamed(node: ir.Expr) -> bool:
     """`Session(engine).begin()`: the session itself is the value of no name."""
     return isinstance(node, ir.Call) and isinstance(node.function, ir.Attribute)
+
+
+def _released(session: SessionState) -> SessionState:
+    """The session after a savepoint: released, or rolled back to if anything has failed in it."""
+    return session._replace(
+        transaction=OPEN if session.transaction in BROKEN else session.transaction,
+        pending=False,
+        savepoints=session.savepoints - 1,
+    )

@@ -240,8 +240,13 @@ class SessionCalls(Variables):
         return [(state, None)]
 
     def joins_connection(self, arguments: Arguments) -> bool:
-        """`Session(bind=connection)`: a session on somebody else's transaction."""
-        return any([name in (None, "bind") and self._is_connection(value, node) for name, value, node in arguments])
+        """`Session(bind=connection)`, `AsyncConnection(engine, sync_connection=connection)`: on one that others end."""
+        return any(
+            [
+                name == "sync_connection" or (name in (None, "bind") and self._is_connection(value, node))
+                for name, value, node in arguments
+            ]
+        )
 
     def _is_connection(self, value: Value, node: ir.Expr) -> bool:
         if isinstance(value, Session):
@@ -251,7 +256,7 @@ class SessionCalls(Variables):
             for statement in self.project.table.bodies.statements(self.function.body)
             if isinstance(statement, ir.Assign) and statement.value is not None and node in statement.targets
         ]
-        paths = [path_of(each.function if isinstance(each, ir.Call) else each) for each in (node, *assigned)]
+        paths = [_path_behind(each) for each in (node, *assigned)]
         return any([path[-2:] == _OF_MIGRATION or path[-1:] in _CONNECTIONS for path in paths])
 
     def generator_method(self, owner: Generator, name: str, node: ir.Call, state: State, outcome: Outcome) -> Pairs:
@@ -289,6 +294,14 @@ class SessionCalls(Variables):
         place = call_place(node)
         if info.origin == result.LOCAL and info.place == place and node.name not in _KEEPING:
             self.event(result.UNNAMED, place, session.identity, info.name, state.sessions[session.identity])
+
+
+def _path_behind(node: ir.Expr) -> Path:
+    """The name of what is called or asked; `await conn.execution_options()` is `conn`."""
+    while isinstance(node, ir.Await):
+        node = node.value
+    path = path_of(node.function if isinstance(node, ir.Call) else node)
+    return path[:-1] if path[-1:] == ("execution_options",) else path
 
 
 def _emptied(identity: Path, state: State) -> State:

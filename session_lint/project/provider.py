@@ -15,7 +15,8 @@ class Provider(NamedTuple):
 
     closes: when the user is done. closes_on_error, ends_on_error: when the user has raised or was cancelled
     (ending is a rollback, which gives the connection back too). swallows: the user's exception ends here.
-    parameters: paths of the sessions that it was given and hands on. may_commit: something that can't be seen has had
+    parameters: paths of the sessions that it was given and hands on. nested: they are in a savepoint meanwhile, which
+    ends with the user's exception. may_commit: something that can't be seen has had
     the session before it is handed out, a context manager of somebody else perhaps, and may commit it.
     """
 
@@ -26,6 +27,7 @@ class Provider(NamedTuple):
     ends_on_error: bool = True
     swallows: bool = False
     parameters: tuple[Path, ...] = ()
+    nested: bool = False
     seen: bool = False
     may_commit: bool = False
 
@@ -35,7 +37,8 @@ UNSEEN = Provider()
 
 def provider_of(flow: FunctionFlow) -> Provider:
     """Read the provider's contract off its exits."""
-    yields = [event for event in flow.events if event.kind in (result.YIELDED, result.LENT) and event.identity]
+    every = [event for event in flow.events if event.kind in (result.YIELDED, result.LENT)]
+    yields = [event for event in every if event.identity]
     identities = {event.identity for event in yields}
     if not identities:
         # It hands nothing out: what it finishes are the sessions that it was given.
@@ -54,7 +57,7 @@ def provider_of(flow: FunctionFlow) -> Provider:
             identities = own
     if not identities:
         # What it hands out is nothing that can be seen: the session of another manager, perhaps, which commits.
-        return UNSEEN._replace(may_commit=any([event.kind in (result.YIELDED, result.LENT) for event in flow.events]))
+        return UNSEEN._replace(may_commit=bool(every))
     begun = max([event.session.begun for event in yields if event.session is not None], default=0)
     foreign = tuple([identity for identity in sorted(identities) if not identity[0].startswith(("@", "~"))])
     commits, closes, closes_on_error, ends_on_error, swallows = False, True, True, True, False
@@ -74,4 +77,6 @@ def provider_of(flow: FunctionFlow) -> Provider:
                 closes_on_error = closes_on_error and closed
                 ends_on_error = ends_on_error and (closed or session.transaction == NONE)
     may_commit = any([event.session.handed for event in yields if event.session is not None])
-    return Provider(begun, commits, closes, closes_on_error, ends_on_error, swallows, foreign, True, may_commit)
+    lent = [event.session for event in every] if foreign else []
+    nested = bool(lent) and all([session is not None and session.savepoints > 0 for session in lent])
+    return Provider(begun, commits, closes, closes_on_error, ends_on_error, swallows, foreign, nested, True, may_commit)
