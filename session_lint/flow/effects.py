@@ -273,6 +273,8 @@ class Effects:
         if kind == ops.SAVEPOINT and not sure:
             return
         broken = session._replace(transaction=FAILED if sure else SUSPECT)
+        if info.type.commits == STATEMENT and not session.pending and kind in (ops.READ, ops.WRITE):
+            broken = session._replace(transaction=OPEN)  # Only a flush or commit breaks the session, too.
         failed = state.set(identity, broken.failing(place, f"{text} may fail here"))
         outcome.raises.add(failed, Error(errors.DATABASE, place, text))
         if sure:

@@ -17,6 +17,7 @@ from session_lint.flow.state import (
     State,
 )
 from session_lint.flow.values import (
+    STATEMENT,
     Answer,
     Borrowed,
     Closure,
@@ -163,10 +164,9 @@ class Variables(Objects):
         if isinstance(value, Registry):
             identity = ("~", *value.identity)
             if identity not in state.sessions:
-                kind = SessionType("session", value.is_async, value.certainty)
                 name = ".".join(path) or "session"
-                info = SessionInfo(identity, name, result.AMBIENT, kind, place, None, value.framework)
-                state = self.track(info, SessionState(), state)
+                info = SessionInfo(identity, name, result.AMBIENT, value.type, place, None, value.framework)
+                state = self.track(info, SessionState(handed=value.commits == STATEMENT), state)
             return state, Session(identity)
         if isinstance(value, ModelQuery):
             state, session = self.materialise(value.registry, state, value.registry.identity[-2:], place, origin)
@@ -189,7 +189,7 @@ class Variables(Objects):
         identity = ("~", symbol.module.name, symbol.name)
         if identity not in state.sessions:
             info = SessionInfo(identity, symbol.name, result.SHARED, value.type, place)
-            state = self.track(info, SessionState(), state)
+            state = self.track(info, SessionState(handed=value.type.commits == STATEMENT), state)
         return state, Session(identity)
 
     # ---------------------------------------------------------------------------------------------- shapes
