@@ -47,6 +47,7 @@ from session_lint.ir_queries import (
     call_text,
     path_of,
 )
+from session_lint.project.keywords import keyword_of
 
 
 class Calls(DecoratedCalls):
@@ -65,6 +66,9 @@ class Calls(DecoratedCalls):
         raise NotImplementedError
 
     def call(self, node: ir.Call, state: State, outcome: Outcome, purpose: str, calm: bool) -> Pairs:
+        given = state.variables.get((self.packed, keyword_of(node, self.packed))) if self.packed else None
+        if given is not None:
+            return [(state, given)]
         pairs: Pairs = []
         for after, callee in self._callee(node.function, state, outcome, purpose):
             for ready, arguments in self._arguments(node, after, outcome, calm):

@@ -30,6 +30,7 @@ from session_lint.flow.state import (
 )
 from session_lint.flow.values import JOINED, STATEMENT, Path, SessionType
 from session_lint.ir_queries import attributes_in
+from session_lint.project.keywords import packed_in
 from session_lint.project.modules import FunctionRef, Module
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ class Effects:
         self.project = project
         self.module: Module = reference.module
         self.function: ir.Function = reference.function
+        self.packed = packed_in(reference.function)
         self.flow = FunctionFlow(reference)
         self.depth = depth
         self.frames: list[Frame] = []

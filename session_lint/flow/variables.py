@@ -50,6 +50,7 @@ from session_lint.ir_queries import (
 )
 from session_lint.project import shapes
 from session_lint.project.decorators import decorated_name
+from session_lint.project.keywords import keyword_of
 from session_lint.project.modules import ClassRef, External, FunctionRef, VariableRef
 from session_lint.project.parking import key_of, shown
 
@@ -217,7 +218,7 @@ class Variables(Objects):
         call = node.value if isinstance(node, ir.Await) else node
         if not isinstance(target, ir.Name) or len(target.path) != 1:
             return [(state, None)]
-        keyword = self._keyword(call)
+        keyword = keyword_of(call, self.packed)
         is_stored = isinstance(call, ir.Subscript) and bool(key_of(call)) and self._is_parameter(call.base)
         if not keyword and not isinstance(call, ir.Call) and not is_stored:
             return [(state, None)]
@@ -242,21 +243,6 @@ class Variables(Objects):
     def _is_parameter(self, node: ir.Expr) -> bool:
         names = [parameter.name for parameter in self.function.parameters]
         return isinstance(node, ir.Name) and node.path[0] in names
-
-    def _keyword(self, node: ir.Expr | None) -> str:
-        """`kwargs.get("session")`, `kwargs["session"]`: the keyword that is asked for."""
-        packed = {parameter.name for parameter in self.function.parameters if parameter.kind == "**"}
-        key: ir.Expr | None = None
-        if isinstance(node, ir.Call) and isinstance(node.function, ir.Name) and node.arguments:
-            container, key = node.function.path[:-1], node.arguments[0].value
-            if node.function.path[-1] not in ("get", "pop"):
-                return ""
-        elif isinstance(node, ir.Subscript) and isinstance(node.base, ir.Name) and len(node.items) == 1:
-            container, key = node.base.path, node.items[0]
-        else:
-            return ""
-        named = len(container) == 1 and container[0] in packed and isinstance(key, ir.Constant)
-        return key.value if named and isinstance(key, ir.Constant) and isinstance(key.value, str) else ""
 
     def _given_by_keyword(self, keyword: str, kind: SessionType, node: ir.Expr | None, state: State) -> Pairs:
         """What the caller has given by keyword: a session, or nothing."""
