@@ -85,6 +85,8 @@ class Calls(DecoratedCalls):
             if owner is None and node.path not in state.variables:
                 state, owner = self.shaped_attribute(node.path[:-1], state)
                 if owner is None:
+                    state, owner = self.kept_transaction(node.path[:-1], state)
+                if owner is None:
                     return [(state, self.lookup(node.path, state))]
             if isinstance(owner, Coroutine) and node.path[-1] not in ops.OF_COROUTINES:
                 self.not_awaited(owner, state)

@@ -176,15 +176,30 @@ class Variables(Objects):
 
     def shortest(self, path: Path) -> Path:
         """`self.users.db` is `self.db`, if that is what the object has made `self.users` of."""
-        if len(path) < 3:
-            return path
+        owner = self._own_class(path[0]) if len(path) > 2 else None
+        return (path[0], *self.project.aliases.shortest(owner, path[1:])) if owner is not None else path
+
+    def _own_class(self, name: str) -> ClassRef | None:
+        """The class that the function is a method of, if that is what it calls its object."""
         reference: FunctionRef | None = self.flow.reference
         while reference is not None and not reference.function.owner:
             reference = self.project.enclosing(reference)
         definition = reference.module.classes.get(reference.function.owner or "") if reference is not None else None
-        if reference is None or definition is None or path[0] != me_of(reference.function):
-            return path
-        return (path[0], *self.project.aliases.shortest(ClassRef(reference.module, definition), path[1:]))
+        if reference is None or definition is None or name != me_of(reference.function):
+            return None
+        return ClassRef(reference.module, definition)
+
+    def kept_transaction(self, path: Path, state: State) -> tuple[State, Value]:
+        """`self.transaction`, if that is what `self.connection.begin()` has given."""
+        owner = self._own_class(path[0]) if len(path) == 2 else None
+        begun = self.project.aliases.begun(owner, path[1]) if owner is not None else None
+        if begun is None:
+            return state, None
+        whose = (path[0], begun[0])
+        value = self.lookup(whose, state)
+        if isinstance(value, Borrowed):
+            state, value = self.materialise(value, state, whose, place_of(self.statement), result.ATTRIBUTE)
+        return state, Transaction(value.identity, begun[1]) if isinstance(value, Session) else None
 
     def _shared(self, symbol: VariableRef, value: Opened, state: State, place: ir.Place) -> tuple[State, Value]:
         identity = ("~", symbol.module.name, symbol.name)
