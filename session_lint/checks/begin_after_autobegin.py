@@ -18,6 +18,9 @@ from session_lint.project.versions import SQLALCHEMY
 
 _REMEDY = "end it first with commit() or rollback(), leave the begin() out and commit at the end, or use begin_nested()"
 
+_KEYWORDS = {None, "*", "**", "statement", "parameters", "execution_options"}
+"""What execute() of a connection takes in SQLAlchemy 2; before, any keyword was a parameter of the statement."""
+
 
 @rule("SES108", "begin-after-autobegin", Severity.ERROR)
 def check(context: Context) -> Iterator[Finding]:
@@ -39,18 +42,20 @@ def _refuses(context: Context, flow: FunctionFlow, event: Event) -> bool:
     version = context.project.versions.of(context.module.path, SQLALCHEMY)
     is_old = version is not None and version.at_least(2) is False
     if flow.sessions[event.identity].type.role == "connection":
-        return not is_old and not _sends_text(flow, event.identity)
+        return not is_old and not _is_written_for_older(flow, event.identity)
     return not (is_old and context.project.mentions_autocommit())
 
 
-def _sends_text(flow: FunctionFlow, identity: Path) -> bool:
-    """`conn.execute("SELECT 1")`: SQLAlchemy 2 refuses it, so this is written for an older one."""
+def _is_written_for_older(flow: FunctionFlow, identity: Path) -> bool:
+    """`conn.execute("SELECT 1")`, `conn.execute(statement, key=1)`: SQLAlchemy 2 refuses both."""
     execute = (*flow.sessions[identity].name.split("."), "execute")
     for statement in ir.statements(flow.reference.function.body):
         for part in own_expressions(statement):
             if isinstance(part, ir.Call) and path_of(part.function) == execute and part.arguments:
                 text = part.arguments[0].value
                 if isinstance(text, ir.Constant) or (isinstance(text, ir.Opaque) and text.is_text):
+                    return True
+                if {argument.name for argument in part.arguments} - _KEYWORDS:
                     return True
     return False
 
