@@ -9,6 +9,9 @@ from session_lint.flow.values import Path
 from session_lint.ir_queries import own_expressions, path_of
 from session_lint.project.versions import SQLALCHEMY
 
+_KEYWORDS = {None, "*", "**", "statement", "parameters", "execution_options"}
+"""What execute() of a connection takes in SQLAlchemy 2; before, any keyword was a parameter of the statement."""
+
 
 def runs_sqlalchemy_1(context: Context) -> bool:
     """Whether the requirements say so."""
@@ -18,16 +21,18 @@ def runs_sqlalchemy_1(context: Context) -> bool:
 
 def commits_by_itself(context: Context, flow: FunctionFlow, identity: Path) -> bool:
     """Whether a connection is one of SQLAlchemy 1, which commits each statement, and begins nothing by itself."""
-    return runs_sqlalchemy_1(context) or _sends_text(flow, identity)
+    return runs_sqlalchemy_1(context) or _is_written_for_older(flow, identity)
 
 
-def _sends_text(flow: FunctionFlow, identity: Path) -> bool:
-    """`conn.execute("SELECT 1")`: SQLAlchemy 2 refuses it, so this is written for an older one."""
+def _is_written_for_older(flow: FunctionFlow, identity: Path) -> bool:
+    """`conn.execute("SELECT 1")`, `conn.execute(statement, key=1)`: SQLAlchemy 2 refuses both."""
     execute = (*flow.sessions[identity].name.split("."), "execute")
     for statement in ir.statements(flow.reference.function.body):
         for part in own_expressions(statement):
             if isinstance(part, ir.Call) and path_of(part.function) == execute and part.arguments:
                 text = part.arguments[0].value
                 if isinstance(text, ir.Constant) or (isinstance(text, ir.Opaque) and text.is_text):
+                    return True
+                if {argument.name for argument in part.arguments} - _KEYWORDS:
                     return True
     return False

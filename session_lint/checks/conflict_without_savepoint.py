@@ -53,7 +53,8 @@ def _rolled_back(context: Context, flow: FunctionFlow) -> Iterator[Finding]:
         losses = own or list(_of_callers(context, flow, event))
         if losses:
             told.add(event.place)
-            yield _loses(context, flow, event, losses)
+            # What only tests lose is no reason to tell anybody.
+            yield _loses(context, flow, event, sorted(losses, key=lambda loss: _habitat(context, loss).rank))
 
 
 def _attempt(flow: FunctionFlow, event: Event) -> ir.Try | None:
@@ -136,6 +137,10 @@ def _of_callers(context: Context, flow: FunctionFlow, event: Event) -> Iterator[
                     break
 
 
+def _habitat(context: Context, loss: Loss) -> Confidence:
+    return context.habitat(loss.flow.reference.module)
+
+
 def _loses(context: Context, flow: FunctionFlow, event: Event, losses: list[Loss]) -> Finding:
     info = flow.sessions[event.identity]
     first = losses[0]
@@ -156,7 +161,8 @@ def _loses(context: Context, flow: FunctionFlow, event: Event, losses: list[Loss
         for loss in losses
         if loss.flow is not flow
     ]
-    return context.finding(flow, event.place, message, certainty(info, Confidence.LIKELY), trail, affects)
+    confidence = certainty(info, Confidence.LIKELY).at_most(_habitat(context, first))
+    return context.finding(flow, event.place, message, confidence, trail, affects)
 
 
 # ------------------------------------------------------------------------------------ added before the savepoint

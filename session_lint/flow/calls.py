@@ -49,6 +49,7 @@ from session_lint.ir_queries import (
     call_text,
     path_of,
 )
+from session_lint.project.keywords import keyword_of
 
 
 class Calls(DecoratedCalls):
@@ -67,6 +68,9 @@ class Calls(DecoratedCalls):
         raise NotImplementedError
 
     def call(self, node: ir.Call, state: State, outcome: Outcome, purpose: str, calm: bool) -> Pairs:
+        given = state.variables.get((self.packed, keyword_of(node, self.packed))) if self.packed else None
+        if given is not None:
+            return [(state, given)]
         pairs: Pairs = []
         for after, callee in self._callee(node.function, state, outcome, purpose):
             for ready, arguments in self._arguments(node, after, outcome, calm):
@@ -82,6 +86,8 @@ class Calls(DecoratedCalls):
             owner = self.lookup(node.path[:-1], state)
             if owner is None and node.path not in state.variables:
                 state, owner = self.shaped_attribute(node.path[:-1], state)
+                if owner is None:
+                    state, owner = self.kept_transaction(node.path[:-1], state)
                 if owner is None:
                     return [(state, self.lookup(node.path, state))]
             if isinstance(owner, Coroutine) and node.path[-1] not in ops.OF_COROUTINES:

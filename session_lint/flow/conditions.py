@@ -21,6 +21,7 @@ from session_lint.flow.state import (
     distinct,
 )
 from session_lint.flow.values import (
+    Borrowed,
     Const,
     Instance,
     Literal,
@@ -34,12 +35,16 @@ from session_lint.flow.values import (
 )
 from session_lint.ir_queries import (
     makes_calls,
+    place_of,
 )
 from session_lint.project import shapes
 from session_lint.project.modules import FunctionRef
 
 if TYPE_CHECKING:
     from session_lint.project.link import Project
+
+
+_ASKED = ("is_active", "closed")
 
 
 class Conditions(Managers):
@@ -82,6 +87,12 @@ class Conditions(Managers):
             return self._test_boolean(node, state, outcome)
         if isinstance(node, ir.Compare):
             return self._test_compare(node, state, outcome)
+        if isinstance(node, ir.Name) and len(node.path) > 2 and node.path[-1] in _ASKED:
+            owner = self.lookup(node.path[:-1], state)
+            if isinstance(owner, Borrowed):  # `self.conn.closed`: nothing else needs to be asked of it before
+                place = place_of(self.statement)
+                state, owner = self.materialise(owner, state, node.path[:-1], place, self.origin_of(node.path[:-1]))
+                return self._asked_of(Method(owner, node.path[-1]), state)
         pairs: list[tuple[State, bool | None]] = []
         for after, value in self.evaluate(node, state, outcome, "tested"):
             if isinstance(value, Method):
@@ -103,7 +114,7 @@ class Conditions(Managers):
     def _asked_of(self, value: Method, state: State) -> list[tuple[State, bool | None]]:
         """`if not session.is_active`: whether it has not failed in a flush; `if not connection.closed`."""
         owner = value.owner
-        if value.name not in ("is_active", "closed") or not isinstance(owner, (Session, Registry)):
+        if value.name not in _ASKED or not isinstance(owner, (Session, Registry)):
             return [(state, None)]
         identity = owner.identity if isinstance(owner, Session) else ("~", *owner.identity)
         if identity not in state.sessions:

@@ -40,6 +40,7 @@ from session_lint.flow.values import (
     direct_sessions,
 )
 from session_lint.ir_queries import has_decorator, me_of
+from session_lint.project.keywords import taken_out
 from session_lint.project.modules import FunctionRef
 from session_lint.project.passing import leaves_alone
 
@@ -81,8 +82,16 @@ class ContractCalls(ForeignCalls):
             elif name not in ("*", "**"):
                 bound[name] = value
         if any([name in ("*", "**") for name, _, _ in arguments]):
-            bound = {**{parameter.name: None for parameter in parameters}, **bound}
+            bound = {**self._left_out(callee, arguments), **{parameter.name: None for parameter in parameters}, **bound}
         return tuple(bound.items())
+
+    def _left_out(self, callee: Function, arguments: Arguments) -> dict[str, Value]:
+        """The keywords that `**kwargs` can't hold any more: each is what the callee takes instead."""
+        unpacked = [node for name, _, node in arguments if name == "**"]
+        if not self.packed or unpacked != [ir.Name((self.packed,))]:
+            return {}
+        gone, flags = taken_out(self.function), self.project.summaries.flags(callee.reference)
+        return {name: default for name, default in flags.items() if name in gone}
 
     def handed(self, callee: Function, bindings: tuple[tuple[str, Value], ...], state: State) -> dict[Path, Path]:
         """The sessions that a callee is given, or finds in its object: its path of each, and ours."""

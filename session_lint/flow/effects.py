@@ -30,6 +30,7 @@ from session_lint.flow.state import (
 )
 from session_lint.flow.values import JOINED, STATEMENT, Path, SessionType
 from session_lint.ir_queries import attributes_in
+from session_lint.project.keywords import packed_in
 from session_lint.project.modules import FunctionRef, Module
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ class Effects:
         self.project = project
         self.module: Module = reference.module
         self.function: ir.Function = reference.function
+        self.packed = packed_in(reference.function)
         self.flow = FunctionFlow(reference)
         self.depth = depth
         self.frames: list[Frame] = []
@@ -274,6 +276,8 @@ class Effects:
         if kind == ops.SAVEPOINT and not sure:
             return
         broken = session._replace(transaction=FAILED if sure else SUSPECT)
+        if info.type.commits == STATEMENT and not session.pending and kind in (ops.READ, ops.WRITE):
+            broken = session._replace(transaction=OPEN)  # Only a flush or commit breaks the session, too.
         failed = state.set(identity, broken.failing(place, f"{text} may fail here"))
         outcome.raises.add(failed, Error(errors.DATABASE, place, text))
         if sure:

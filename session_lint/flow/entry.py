@@ -72,6 +72,10 @@ def entry_states(interpreter: Effects, begun: int, constants: dict[str, Value]) 
             state = state.bind(path, constants[parameter.name])
         elif value is not None:
             state = state.bind(path, value if not isinstance(value, Instance) else value._replace(path=path))
+    packed = interpreter.packed
+    for keyword, value in constants.items() if packed else ():
+        if keyword not in [parameter.name for parameter in interpreter.function.parameters]:
+            state = state.bind((packed, keyword), value)
     known = constants.get(optional[0]) if optional is not None else None
     if optional is None or isinstance(known, Truth):
         return [state]

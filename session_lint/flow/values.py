@@ -75,12 +75,21 @@ class Engine(NamedTuple):
 
 
 class Registry(NamedTuple):
-    """A scoped_session. framework: whose teardown removes its session (a profile), or "" if nobody is known."""
+    """A scoped_session. framework: whose teardown removes its session (a profile), or "" if nobody is known.
+
+    commits: see SessionType.
+    """
 
     identity: Path
     is_async: bool
     framework: str
     certainty: Confidence = Confidence.CERTAIN
+    commits: str = ""
+
+    @property
+    def type(self) -> SessionType:
+        """What it makes."""
+        return SessionType("session", self.is_async, self.certainty, self.commits)
 
     @property
     def is_unnamed(self) -> bool:

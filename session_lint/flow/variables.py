@@ -17,6 +17,7 @@ from session_lint.flow.state import (
     State,
 )
 from session_lint.flow.values import (
+    STATEMENT,
     Answer,
     Borrowed,
     Closure,
@@ -49,6 +50,7 @@ from session_lint.ir_queries import (
 )
 from session_lint.project import shapes
 from session_lint.project.decorators import decorated_name
+from session_lint.project.keywords import keyword_of
 from session_lint.project.modules import ClassRef, External, FunctionRef, VariableRef
 from session_lint.project.parking import key_of, shown
 
@@ -163,10 +165,9 @@ class Variables(Objects):
         if isinstance(value, Registry):
             identity = ("~", *value.identity)
             if identity not in state.sessions:
-                kind = SessionType("session", value.is_async, value.certainty)
                 name = ".".join(path) or "session"
-                info = SessionInfo(identity, name, result.AMBIENT, kind, place, None, value.framework)
-                state = self.track(info, SessionState(), state)
+                info = SessionInfo(identity, name, result.AMBIENT, value.type, place, None, value.framework)
+                state = self.track(info, SessionState(handed=value.commits == STATEMENT), state)
             return state, Session(identity)
         if isinstance(value, ModelQuery):
             state, session = self.materialise(value.registry, state, value.registry.identity[-2:], place, origin)
@@ -175,21 +176,36 @@ class Variables(Objects):
 
     def shortest(self, path: Path) -> Path:
         """`self.users.db` is `self.db`, if that is what the object has made `self.users` of."""
-        if len(path) < 3:
-            return path
+        owner = self._own_class(path[0]) if len(path) > 2 else None
+        return (path[0], *self.project.aliases.shortest(owner, path[1:])) if owner is not None else path
+
+    def _own_class(self, name: str) -> ClassRef | None:
+        """The class that the function is a method of, if that is what it calls its object."""
         reference: FunctionRef | None = self.flow.reference
         while reference is not None and not reference.function.owner:
             reference = self.project.enclosing(reference)
         definition = reference.module.classes.get(reference.function.owner or "") if reference is not None else None
-        if reference is None or definition is None or path[0] != me_of(reference.function):
-            return path
-        return (path[0], *self.project.aliases.shortest(ClassRef(reference.module, definition), path[1:]))
+        if reference is None or definition is None or name != me_of(reference.function):
+            return None
+        return ClassRef(reference.module, definition)
+
+    def kept_transaction(self, path: Path, state: State) -> tuple[State, Value]:
+        """`self.transaction`, if that is what `self.connection.begin()` has given."""
+        owner = self._own_class(path[0]) if len(path) == 2 else None
+        begun = self.project.aliases.begun(owner, path[1]) if owner is not None else None
+        if begun is None:
+            return state, None
+        whose = (path[0], begun[0])
+        value = self.lookup(whose, state)
+        if isinstance(value, Borrowed):
+            state, value = self.materialise(value, state, whose, place_of(self.statement), result.ATTRIBUTE)
+        return state, Transaction(value.identity, begun[1]) if isinstance(value, Session) else None
 
     def _shared(self, symbol: VariableRef, value: Opened, state: State, place: ir.Place) -> tuple[State, Value]:
         identity = ("~", symbol.module.name, symbol.name)
         if identity not in state.sessions:
             info = SessionInfo(identity, symbol.name, result.SHARED, value.type, place)
-            state = self.track(info, SessionState(), state)
+            state = self.track(info, SessionState(handed=value.type.commits == STATEMENT), state)
         return state, Session(identity)
 
     # ---------------------------------------------------------------------------------------------- shapes
@@ -217,7 +233,7 @@ class Variables(Objects):
         call = node.value if isinstance(node, ir.Await) else node
         if not isinstance(target, ir.Name) or len(target.path) != 1:
             return [(state, None)]
-        keyword = self._keyword(call)
+        keyword = keyword_of(call, self.packed)
         is_stored = isinstance(call, ir.Subscript) and bool(key_of(call)) and self._is_parameter(call.base)
         if not keyword and not isinstance(call, ir.Call) and not is_stored:
             return [(state, None)]
@@ -242,21 +258,6 @@ class Variables(Objects):
     def _is_parameter(self, node: ir.Expr) -> bool:
         names = [parameter.name for parameter in self.function.parameters]
         return isinstance(node, ir.Name) and node.path[0] in names
-
-    def _keyword(self, node: ir.Expr | None) -> str:
-        """`kwargs.get("session")`, `kwargs["session"]`: the keyword that is asked for."""
-        packed = {parameter.name for parameter in self.function.parameters if parameter.kind == "**"}
-        key: ir.Expr | None = None
-        if isinstance(node, ir.Call) and isinstance(node.function, ir.Name) and node.arguments:
-            container, key = node.function.path[:-1], node.arguments[0].value
-            if node.function.path[-1] not in ("get", "pop"):
-                return ""
-        elif isinstance(node, ir.Subscript) and isinstance(node.base, ir.Name) and len(node.items) == 1:
-            container, key = node.base.path, node.items[0]
-        else:
-            return ""
-        named = len(container) == 1 and container[0] in packed and isinstance(key, ir.Constant)
-        return key.value if named and isinstance(key, ir.Constant) and isinstance(key.value, str) else ""
 
     def _given_by_keyword(self, keyword: str, kind: SessionType, node: ir.Expr | None, state: State) -> Pairs:
         """What the caller has given by keyword: a session, or nothing."""

@@ -27,6 +27,7 @@ class Aliases:
     def __init__(self, project: Project) -> None:
         self._project = project
         self._parts: dict[tuple[int, str], _Part | None] = {}
+        self._begun: dict[tuple[int, str], tuple[str, bool] | None] = {}
 
     def shortest(self, owner: ClassRef, path: Path) -> Path:
         """The shortest name of what an attribute path of an object means: ("users", "db") is ("db",)."""
@@ -37,6 +38,14 @@ class Aliases:
             return path
         rest = self.shortest(part.reference, path[1:])
         return (part.same[rest[0]],) if len(rest) == 1 and rest[0] in part.same else (path[0], *rest)
+
+    def begun(self, owner: ClassRef, attribute: str) -> tuple[str, bool] | None:
+        """The attribute with the session or connection whose begin() has given this one; whether it is a savepoint."""
+        key = (id(owner.definition), attribute)
+        if key not in self._begun:
+            made = {self._begun_on(owner, method, value) for method, value in self._values(owner, attribute)}
+            self._begun[key] = made.pop() if len(made) == 1 else None
+        return self._begun[key]
 
     def _part(self, owner: ClassRef, attribute: str) -> _Part | None:
         key = (id(owner.definition), attribute)
@@ -78,12 +87,28 @@ class Aliases:
         if not isinstance(called, ClassValue):
             return None
         stored = self._project.constructors.of(called.reference)
-        kept = self._project.constructors.of(owner).fields if method.function.name == "__init__" else {}
         same: dict[str, str] = {}
         for position, argument in enumerate(value.arguments):
             name = stored.parameter(argument.name, position)
             path = argument.value.path if isinstance(argument.value, ir.Name) else ()
-            ours = path[1:] if len(path) == 2 and path[0] == me else kept.get(path[0], ()) if len(path) == 1 else ()
+            ours = self._kept_as(owner, method, path)
             if ours:
-                same.update(dict.fromkeys(stored.fields.get(name or "", ()), ours[0]))
+                same.update(dict.fromkeys(stored.fields.get(name or "", ()), ours))
         return _Part(called.reference, same)
+
+    def _begun_on(self, owner: ClassRef, method: FunctionRef, value: ir.Expr) -> tuple[str, bool] | None:
+        """`self.connection.begin()`, or that of a parameter which the object keeps."""
+        call = value.value if isinstance(value, ir.Await) else value
+        path = call.function.path if isinstance(call, ir.Call) and isinstance(call.function, ir.Name) else ()
+        if path[-1:] not in (("begin",), ("begin_nested",)):
+            return None
+        attribute = self._kept_as(owner, method, path[:-1])
+        return (attribute, path[-1] == "begin_nested") if attribute else None
+
+    def _kept_as(self, owner: ClassRef, method: FunctionRef, path: Path) -> str:
+        """The attribute that a path means in a method; "" if it is none."""
+        if len(path) == 2 and path[0] == me_of(method.function):
+            return path[1]
+        kept = self._project.constructors.of(owner).fields if method.function.name == "__init__" else {}
+        found = kept.get(path[0], ()) if len(path) == 1 else ()
+        return found[0] if found else ""

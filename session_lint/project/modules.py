@@ -303,12 +303,24 @@ class SymbolTable:
             if module is None:
                 continue
             if length == len(parts):
-                return ModuleRef(module)
+                return self._hiding(parts, near, depth) or ModuleRef(module)
             found = self._resolve(module, tuple(parts[length:]), depth + 1)
             if found is not None:
                 return found
             break
         return External(dotted)
+
+    def _hiding(self, parts: list[str], near: Module, depth: int) -> Symbol | None:
+        """What has the name of a module of a package, because the package says `from .db import db`."""
+        package = self.find_module(".".join(parts[:-1]), near) if len(parts) > 1 else None
+        if package is None or not package.is_package:
+            return None
+        name, dotted = parts[-1], ".".join([package.name, parts[-1]])
+        target = package.imports.get(name, "")
+        if target != f"{dotted}.{name}" and not (dotted in package.stars and not target):
+            return None
+        found = self._resolve(package, (name,), depth + 1)
+        return found if not isinstance(found, (External, ModuleRef)) else None
 
     def is_unread(self, dotted: str) -> bool:
         """Whether an external name belongs to the project after all: to a part of it that was not read."""

@@ -17,7 +17,6 @@ from session_lint.flow.values import (
     Opened,
     Path,
     Registry,
-    SessionType,
     Value,
 )
 from session_lint.ir_queries import decorator_name
@@ -208,7 +207,7 @@ class Results:
         others = [path for path in uses if path != (*target.path, "configure")]
         if len(target.path) > 1 or len(calls) != 1 or others != [target.path] * 2:
             return value
-        return Factory(SessionType("session", value.is_async, value.certainty))
+        return Factory(value.type)
 
     def entered(self, module: Module, value: Value) -> Value:
         """What `with value as x` binds to x, as a static value."""

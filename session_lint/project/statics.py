@@ -302,8 +302,6 @@ class Statics:
     def _external_call(self, module: Module, name: str, node: ir.Call, local: dict[str, Value] | None) -> Value:
         if name in names.SESSION_FACTORIES:
             return Factory(self._factory_type(module, name, node, local))
-        if name in names.REGISTRIES:
-            return Registry(("?",), names.REGISTRIES[name], "")
         if name in names.ENGINE_MAKERS:
             return Engine(names.ENGINE_MAKERS[name], Confidence.CERTAIN, asks_for_autocommit(node))
         if name in names.EXTENSIONS:
@@ -312,6 +310,9 @@ class Statics:
             return self.dependency(module, node, local)
         last = name.rpartition(".")[2]
         first = self.expression(module, node.arguments[0].value, local) if node.arguments else None
+        if name in names.REGISTRIES:
+            made = Registry(("?",), names.REGISTRIES[name], "")
+            return made._replace(commits=first.type.commits) if isinstance(first, Factory) else made
         if name in names.CONTEXT_MANAGERS and isinstance(first, Function):
             return _manager_maker(first)
         if last in ("NewType", "TypeVar"):

@@ -16,6 +16,7 @@ from session_lint.flow.contracts import Contract, contract_of
 from session_lint.flow.result import FunctionFlow
 from session_lint.flow.values import Const, Registry, Session, Truth, Value
 from session_lint.project.bodies import Bodies
+from session_lint.project.keywords import flags_in, packed_in
 from session_lint.project.modules import FunctionRef
 from session_lint.project.provider import UNSEEN, Provider, provider_of
 
@@ -41,6 +42,7 @@ class Summaries:
         self._providers: dict[tuple[int, Constants], Provider] = {}
         self._decorated: dict[tuple[int, Constants], Contract | None] = {}
         self._deciding: dict[int, frozenset[str]] = {}
+        self._keywords: dict[int, dict[str, Const | None]] = {}
         self._running: dict[tuple[int, Constants], int] = {}
         self._reached: list[int] = []
         self._again = 0
@@ -149,7 +151,21 @@ class Summaries:
                     found.setdefault(parameter.name, value)
                 elif isinstance(value, (Session, Registry)) and (_default(parameter) or _is_optional(parameter)):
                     found.setdefault(parameter.name, Truth(True))
+        is_open = packed_in(reference.function) in given
+        for keyword, default in self.flags(reference).items():
+            value = given.get(keyword, None if is_open else default)
+            if isinstance(value, Const):
+                found.setdefault(keyword, value)
         return tuple(found.items())
+
+    def flags(self, reference: FunctionRef) -> dict[str, Const | None]:
+        """The keywords that the function takes out of its `**kwargs` to decide something, with their defaults."""
+        key = id(reference.function)
+        if key not in self._keywords:
+            bodies = self._project.table.bodies
+            tests = list(_tests(bodies, reference.function)) if packed_in(reference.function) else []
+            self._keywords[key] = flags_in(bodies, reference.function, tests)
+        return self._keywords[key]
 
     def _decides(self, reference: FunctionRef) -> frozenset[str]:
         """The parameters that the function's conditions ask for, and flags that it hands on to others."""
