@@ -10,6 +10,7 @@ from session_lint.flow.values import (
     Dependency,
     Extension,
     Factory,
+    Instance,
     Items,
     Opened,
     Path,
@@ -100,7 +101,9 @@ class Fields:
                     continue
                 if local is None:
                     local = {**self._statics.results.locals(FunctionRef(module, method)), me: None}
-                value = self._statics.expression(module, statement.value, local)
+                given = {**local, me: Instance(reference, (), tuple(fields.items()))}
+                is_known = _knows_all(fields, me, statement.value)
+                value = self._statics.expression(module, statement.value, given if is_known else local)
                 if value is None and statement.annotation is not None:
                     value = self._statics.annotations.instance(module, statement.annotation)
                 if value is None and not isinstance(statement.value, ir.Constant):
@@ -119,6 +122,12 @@ class Fields:
             return None
         untyped = [(item.name,) for item in method.function.parameters[1:] if item.annotation is None]
         return self._statics.call_sites.given(method, node.path[0]) if node.path in untyped else None
+
+
+def _knows_all(fields: dict[str, Value], me: str, node: ir.Expr | None) -> bool:
+    """Whether all that an expression asks of the object itself is known: `self.make()`, but not a method of its own."""
+    asked = [part.path for part in ir.expressions(node) if isinstance(part, ir.Name) and part.path[0] == me]
+    return all([len(path) > 1 and path[1] in fields for path in asked])
 
 
 def _is_declared(value: Value) -> bool:
