@@ -21,8 +21,6 @@ from session_lint.flow.state import (
     State,
 )
 from session_lint.flow.values import (
-    ASYNC_CONNECTION,
-    CONNECTION,
     OBJECT,
     ROWS,
     SCALARS,
@@ -43,7 +41,7 @@ from session_lint.flow.values import (
     Transaction,
     Truth,
     Value,
-    opened_with,
+    connection_of,
 )
 from session_lint.flow.variables import Variables
 from session_lint.ir_queries import (
@@ -211,7 +209,7 @@ class SessionCalls(Variables):
     def engine_method(self, owner: Engine, name: str, node: ir.Call, state: State, outcome: Outcome) -> Pairs:
         if name == "execution_options":
             return [(state, owner._replace(autocommit=owner.autocommit or asks_for_autocommit(node)))]
-        kind = opened_with(ASYNC_CONNECTION if owner.is_async else CONNECTION, (owner,))
+        kind = connection_of(owner)
         if name == "begin":
             return [(state, Manager("open begin", Opened(kind), place=node.place))]
         if name in ("connect", "raw_connection"):
