@@ -316,6 +316,8 @@ class Statics:
             return Extension(("?",))
         if name in names.DEPENDS:
             return self.dependency(module, node, local)
+        if name in names.PROXIES and node.arguments:
+            return self._proxied(module, node.arguments[0].value, local)
         last = name.rpartition(".")[2]
         first = self.expression(module, node.arguments[0].value, local) if node.arguments else None
         if name in names.CONTEXT_MANAGERS and isinstance(first, Function):
@@ -331,6 +333,14 @@ class Statics:
         if last in ("partial", "cast", "cached", "run_sync") and node.arguments:
             return first if last == "partial" else None
         return None
+
+    def _proxied(self, module: Module, maker: ir.Expr, local: dict[str, Value] | None) -> Value:
+        """`LocalProxy(f)` is whatever `f()` finds: no new session for each use of it, or it would be of no use."""
+        if isinstance(maker, ir.Lambda):
+            value = self.results.returned(FunctionRef(module, maker.function))
+        else:
+            value = self.call(module, self.expression(module, maker, local), ir.Call(maker, (), ir.NOWHERE), local)
+        return Borrowed(value.type) if isinstance(value, Opened) else value
 
     def _factory_type(self, module: Module, maker: str, node: ir.Call, local: dict[str, Value] | None) -> SessionType:
         is_async = names.SESSION_FACTORIES[maker]
