@@ -97,6 +97,13 @@ class SessionCalls(Variables):
             kind = ops.NEUTRAL  # The object comes from a cache, and counts as unchanged.
         if info.type.is_async and name in ops.COROUTINES and purpose in ops.NEVER_AWAITED:
             return [(state, Coroutine(None, text, node.place, identity))]
+        if info.type.is_async and (
+            (name in ops.COROUTINES and purpose == "returned" and self.function.is_async)
+            or (kind in (ops.BEGIN, ops.SAVEPOINT) and purpose == "dropped")
+        ):
+            # Who awaits the function gets the coroutine, and takes it for what it would give.
+            self.not_awaited(Coroutine(None, text, node.place, identity), state)
+            return [(state, None)]
         for _, value, _ in arguments:
             if isinstance(value, Coroutine):  # no session takes one
                 self.not_awaited(value, state)
