@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from session_lint import ir
 from session_lint.checks.context import Context, certainty, happens, history
 from session_lint.findings import Confidence, Finding
 from session_lint.flow import errors, result
@@ -37,8 +38,48 @@ def leak_findings(context: Context, role: str) -> Iterator[Finding]:
         if flow.reference.function.is_generator and _hands_out(flow):
             continue
         for info in flow.sessions.values():
-            if info.type.role == role and info.origin == result.LOCAL and info.identity not in told:
+            if info.type.role != role or info.identity in told:
+                continue
+            if info.origin == result.LOCAL:
                 yield from _leaking(context, flow, info)
+            elif info.origin == result.CAPTURED:
+                yield from _left_by_callback(context, flow, info)
+
+
+def _left_by_callback(context: Context, flow: FunctionFlow, info: SessionInfo) -> Iterator[Finding]:
+    """A nested function is to close what the function around it has opened, and does so only if nothing fails."""
+    ways = [(way, way.state.sessions.get(info.identity)) for way in flow.exits]
+    closes = any([way.error is None and session and session.transaction == CLOSED for way, session in ways])
+    failing = [
+        (way, way.error)
+        for way, session in ways
+        if way.error is not None and way.error.kind != errors.CANCELLED and session is not None and leaks(session)
+    ]
+    if not closes or not failing or not _is_left_to(context, flow, info):
+        return
+    way, error = min(failing, key=lambda pair: pair[1].place)
+    message = (
+        f"if {happens(error.text)}, {info.name} is never closed: nobody but {flow.reference.function.name} closes it; "
+        "do so in `finally`"
+    )
+    trail = [*history(way.state.sessions[info.identity], "used"), Mark(way.place, f"{error.text} may raise here")]
+    yield context.finding(flow, error.place, message, certainty(info, Confidence.LIKELY), trail)
+
+
+def _is_left_to(context: Context, flow: FunctionFlow, info: SessionInfo) -> bool:
+    """Whether the function around a nested one opens the session, and hands the nested one on to be called later."""
+    enclosing = context.project.enclosing(flow.reference)
+    outer = context.project.flow(enclosing) if enclosing is not None else None
+    if outer is None:
+        return False
+    opened = {known.identity for known in outer.sessions.values() if known.name == info.name}
+    opened &= {known.identity for known in outer.sessions.values() if known.origin == result.LOCAL}
+    if not opened or any([event.kind == result.CLOSED_BY_HAND and event.identity in opened for event in outer.events]):
+        return False
+    callback = ir.Name((flow.reference.function.name,))
+    calls = context.project.table.bodies.calls(outer.reference.function.body)
+    given = [argument.value for call in calls for argument in call.arguments]
+    return callback in given and not any([call.function == callback for call in calls])
 
 
 def _hands_out(flow: FunctionFlow) -> bool:

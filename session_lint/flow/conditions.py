@@ -23,6 +23,7 @@ from session_lint.flow.state import (
 from session_lint.flow.values import (
     Borrowed,
     Const,
+    Coroutine,
     Instance,
     Literal,
     Loaded,
@@ -58,7 +59,9 @@ class Conditions(Managers):
         """The value of `and`, `or`, `not` and comparisons."""
         if isinstance(node, ir.Boolean):
             pairs: Pairs = []
-            for after, value in self.evaluate(node.left, state, outcome, purpose):
+            for after, value in self.evaluate(node.left, state, outcome, _purpose(node.left, purpose)):
+                if isinstance(value, Coroutine) and isinstance(node.left, ir.Call):
+                    self.not_awaited(value, after)
                 verdict = truth(value)
                 decided = verdict is not None and verdict == (node.operator == "or")
                 taken, other = after, after
@@ -94,7 +97,7 @@ class Conditions(Managers):
                 state, owner = self.materialise(owner, state, node.path[:-1], place, self.origin_of(node.path[:-1]))
                 return self._asked_of(Method(owner, node.path[-1]), state)
         pairs: list[tuple[State, bool | None]] = []
-        for after, value in self.evaluate(node, state, outcome, "tested"):
+        for after, value in self._asked(node, state, outcome):
             if isinstance(value, Method):
                 pairs += self._asked_of(value, after)
                 continue
@@ -109,6 +112,14 @@ class Conditions(Managers):
                 pairs += [(after.bind(node.path, true), True), (after.bind(node.path, Truth(False)), False)]
             else:
                 pairs.append((after, verdict))
+        return pairs
+
+    def _asked(self, node: ir.Expr, state: State, outcome: Outcome) -> Pairs:
+        """What is tested or compared. A coroutine that was made only for that is awaited by nobody."""
+        pairs = self.evaluate(node, state, outcome, "tested")
+        for after, value in pairs if isinstance(node, ir.Call) else ():
+            if isinstance(value, Coroutine):
+                self.not_awaited(value, after)
         return pairs
 
     def _asked_of(self, value: Method, state: State) -> list[tuple[State, bool | None]]:
@@ -166,16 +177,16 @@ class Conditions(Managers):
     def _test_compare(self, node: ir.Compare, state: State, outcome: Outcome) -> list[tuple[State, bool | None]]:
         if node.operator in COMPARING:
             asked = node.right if isinstance(node.left, ir.Constant) else node.left
-            return [(after, compared(node, value)) for after, value in self.evaluate(asked, state, outcome, "tested")]
+            return [(after, compared(node, value)) for after, value in self._asked(asked, state, outcome)]
         pairs: list[tuple[State, bool | None]] = []
-        for middle, left in self.evaluate(node.left, state, outcome, "tested"):
+        for middle, left in self._asked(node.left, state, outcome):
             if isinstance(left, Method) and isinstance(node.right, ir.Constant) and isinstance(node.right.value, bool):
                 # `connection.closed is False`
                 is_same = node.right.value is (node.operator in ("is", "=="))
                 asked_of = self._asked_of(left, middle)
                 pairs += [(after, None if verdict is None else verdict is is_same) for after, verdict in asked_of]
                 continue
-            for after, right in self.evaluate(node.right, middle, outcome, "tested"):
+            for after, right in self._asked(node.right, middle, outcome):
                 verdict = None
                 if isinstance(node.right, ir.Constant):
                     right = literal(node.right)
@@ -203,6 +214,11 @@ class Conditions(Managers):
                 else:
                     pairs.append((after, verdict if verdict is None else verdict is not negated))
         return pairs
+
+
+def _purpose(left: ir.Expr, purpose: str) -> str:
+    """What becomes of the left side of `and` and `or`: whatever becomes of the whole, it is tested."""
+    return "tested" if isinstance(left, ir.Call) and purpose in ("", "item", "assigned") else purpose
 
 
 def _chooses(node: ir.Expr) -> ir.Expr | None:

@@ -53,7 +53,7 @@ COROUTINES = frozenset(
 )
 """Methods of AsyncSession and AsyncConnection that must be awaited. add, add_all, expunge are plain methods."""
 
-NEVER_AWAITED = ("dropped", "attribute", "iterated")
+NEVER_AWAITED = ("dropped", "attribute", "iterated", "tested")
 """What becomes of a value (see `evaluate`) when a coroutine in its place can't be awaited any more."""
 
 OF_COROUTINES = frozenset({"close", "send", "throw", "__await__", "cr_frame", "cr_running"})

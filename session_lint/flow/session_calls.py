@@ -22,8 +22,6 @@ from session_lint.flow.state import (
     State,
 )
 from session_lint.flow.values import (
-    ASYNC_CONNECTION,
-    CONNECTION,
     OBJECT,
     ROWS,
     SCALARS,
@@ -44,7 +42,7 @@ from session_lint.flow.values import (
     Transaction,
     Truth,
     Value,
-    opened_with,
+    connection_of,
 )
 from session_lint.flow.variables import Variables
 from session_lint.ir_queries import (
@@ -101,6 +99,13 @@ class SessionCalls(Variables):
             kind = ops.NEUTRAL  # The object comes from a cache, and counts as unchanged.
         if info.type.is_async and name in ops.COROUTINES and purpose in ops.NEVER_AWAITED:
             return [(state, Coroutine(None, text, node.place, identity))]
+        if info.type.is_async and (
+            (name in ops.COROUTINES and purpose == "returned" and self.function.is_async)
+            or (kind in (ops.BEGIN, ops.SAVEPOINT) and purpose == "dropped")
+        ):
+            # Who awaits the function gets the coroutine, and takes it for what it would give.
+            self.not_awaited(Coroutine(None, text, node.place, identity), state)
+            return [(state, None)]
         for _, value, _ in arguments:
             if isinstance(value, Coroutine):  # no session takes one
                 self.not_awaited(value, state)
@@ -231,7 +236,7 @@ class SessionCalls(Variables):
     def engine_method(self, owner: Engine, name: str, node: ir.Call, state: State, outcome: Outcome) -> Pairs:
         if name == "execution_options":
             return [(state, owner._replace(autocommit=owner.autocommit or asks_for_autocommit(node)))]
-        kind = opened_with(ASYNC_CONNECTION if owner.is_async else CONNECTION, (owner,))
+        kind = connection_of(owner)
         if name == "begin":
             return [(state, Manager("open begin", Opened(kind), place=node.place))]
         if name in ("connect", "raw_connection"):

@@ -403,6 +403,11 @@ def opened_with(kind: SessionType, values: Iterable[Value]) -> SessionType:
     return kind._replace(commits=STATEMENT) if is_autocommit else kind
 
 
+def connection_of(engine: Engine) -> SessionType:
+    """What `engine.connect()` and `engine.begin()` open."""
+    return opened_with(ASYNC_CONNECTION if engine.is_async else CONNECTION, (engine,))
+
+
 def loaded_in(value: Value) -> Loaded | None:
     """How a session knows the value, if it is a mapped object of one."""
     return value.loaded if isinstance(value, Instance) else value if isinstance(value, Loaded) else None

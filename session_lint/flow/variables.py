@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING
 
 from session_lint import ir
@@ -59,13 +58,6 @@ if TYPE_CHECKING:
 
 _LASTING = frozenset(("app", "application"))
 """What lives as long as the process is the business of `project/kept.py`."""
-
-_FACTORY_NAME = re.compile(
-    r"^_*(session_?local|async_?session_?local|session_?maker|session_?factory|async_session(_maker|_factory)?|"
-    r"(create|make|new|open)_(\w+_)?session|Session|AsyncSession|db_session_factory|_session_factory|_session_maker)"
-    r"(_class|_cls)?$",
-    re.IGNORECASE,
-)
 
 
 def _called(path: Path) -> str:
@@ -247,7 +239,7 @@ class Variables(Objects):
         place = place_of(self.statement)
         if isinstance(call, ir.Call):
             name, place = (path_of(call.function) or (key_of(call.function),))[-1], call.place
-            if _FACTORY_NAME.match(name) and statics.uses_sqlalchemy(self.module):
+            if shapes.makes_sessions(name) and statics.uses_sqlalchemy(self.module):
                 state, identity = self.open(kind, place, state, target.path[0])
                 return [(state, Session(identity))]
         elif not seen.methods & shapes.ONLY_DATABASES:

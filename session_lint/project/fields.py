@@ -10,17 +10,20 @@ from session_lint.flow.values import (
     Dependency,
     Extension,
     Factory,
+    Instance,
     Items,
     Opened,
     Path,
     Registry,
     Value,
 )
+from session_lint.ir_queries import path_of
 from session_lint.project import shapes
 from session_lint.project import sqlalchemy_names as names
 from session_lint.project.modules import (
     ClassRef,
     FunctionRef,
+    Module,
 )
 
 if TYPE_CHECKING:
@@ -33,6 +36,7 @@ class Fields:
     def __init__(self, statics: Statics) -> None:
         self._statics = statics
         self._fields: dict[int, dict[str, Value]] = {}
+        self._set: dict[int, dict[str, list[tuple[str, ir.Expr, FunctionRef | None]]]] = {}
         self.kept: dict[int, dict[str, str]] = {}
         """By class: the attributes that hold a session which the class opens itself, "class" or "instance" wide."""
 
@@ -80,7 +84,27 @@ class Fields:
         for method in methods:
             if method.parameters:
                 self._fields_of_method(reference, method, fields, seen)
+        for field, node, setter in self._set_in(module).get(definition.name, ()):
+            local = self._statics.results.locals(setter) if setter is not None else None
+            value = self._statics.expression(module, node, local) if field not in fields else None
+            if isinstance(value, (Registry, Factory)):
+                fields[field] = _settled(value, (module.name, definition.qualname, field))
         return fields
+
+    def _set_in(self, module: Module) -> dict[str, list[tuple[str, ir.Expr, FunctionRef | None]]]:
+        """By class, what the module's own functions put into it: `Model.session = scoped_session(...)`."""
+        if id(module) not in self._set:
+            found = self._set[id(module)] = {}
+            for function in (None, *module.functions.values()):
+                body = function.body if function is not None else module.tree.body
+                setter = FunctionRef(module, function) if function is not None else None
+                for statement in self._statics.table.bodies.statements(body):
+                    if not isinstance(statement, ir.Assign) or statement.value is None:
+                        continue
+                    for path in [path_of(target) for target in statement.targets]:
+                        if len(path) == 2 and path[0] in module.classes:
+                            found.setdefault(path[0], []).append((path[1], statement.value, setter))
+        return self._set[id(module)]
 
     def _fields_of_method(
         self, reference: ClassRef, method: ir.Function, fields: dict[str, Value], seen: dict[Path, shapes.Usage]
@@ -100,7 +124,9 @@ class Fields:
                     continue
                 if local is None:
                     local = {**self._statics.results.locals(FunctionRef(module, method)), me: None}
-                value = self._statics.expression(module, statement.value, local)
+                given = {**local, me: Instance(reference, (), tuple(fields.items()))}
+                is_known = _knows_all(fields, me, statement.value)
+                value = self._statics.expression(module, statement.value, given if is_known else local)
                 if value is None and statement.annotation is not None:
                     value = self._statics.annotations.instance(module, statement.annotation)
                 if value is None and not isinstance(statement.value, ir.Constant):
@@ -119,6 +145,12 @@ class Fields:
             return None
         untyped = [(item.name,) for item in method.function.parameters[1:] if item.annotation is None]
         return self._statics.call_sites.given(method, node.path[0]) if node.path in untyped else None
+
+
+def _knows_all(fields: dict[str, Value], me: str, node: ir.Expr | None) -> bool:
+    """Whether all that an expression asks of the object itself is known: `self.make()`, but not a method of its own."""
+    asked = [part.path for part in ir.expressions(node) if isinstance(part, ir.Name) and part.path[0] == me]
+    return all([len(path) > 1 and path[1] in fields for path in asked])
 
 
 def _is_declared(value: Value) -> bool:

@@ -19,7 +19,7 @@ from session_lint.flow.values import (
     Registry,
     Value,
 )
-from session_lint.ir_queries import decorator_name
+from session_lint.ir_queries import decorator_name, last_name
 from session_lint.project import shapes
 from session_lint.project import sqlalchemy_names as names
 from session_lint.project.modules import (
@@ -179,6 +179,7 @@ class Results:
                 for target in statement.targets:
                     if isinstance(target, ir.Name) and len(target.path) == 1 and not local.get(target.path[0]):
                         value = self._statics.expression(module, statement.value, local)
+                        value = value if value is not None else self._shaped(reference, target.path, statement.value)
                         local[target.path[0]] = self.made_here(reference, target, value)
             elif isinstance(statement, ir.With):
                 for item in statement.items:
@@ -189,6 +190,13 @@ class Results:
                 for name in statement.names:
                     local.pop(name, None)
         return local
+
+    def _shaped(self, reference: FunctionRef, path: Path, node: ir.Expr) -> Value:
+        """`session = request.registry.sessionmaker()`: a session by the name of what makes it, and by its use."""
+        if not isinstance(node, ir.Call) or not shapes.makes_sessions(last_name(node.function)):
+            return None
+        value = self._shape(reference, path) if self._statics.uses_sqlalchemy(reference.module) else None
+        return Opened(value.type) if isinstance(value, Borrowed) else None
 
     def made_here(self, reference: FunctionRef, target: ir.Expr, value: Value) -> Value:
         """What a function holds in a variable of its own.

@@ -38,6 +38,12 @@ _METHODS = frozenset(
 
 _SESSION_NAME = re.compile(r"(^|_)(db|sess|session|dbsession|s)$|session$", re.IGNORECASE)
 _CONNECTION_NAME = re.compile(r"(^|_)(conn|connection)$", re.IGNORECASE)
+_FACTORY_NAME = re.compile(
+    r"^_*(session_?local|async_?session_?local|session_?maker|session_?factory|async_session(_maker|_factory)?|"
+    r"(create|make|new|open)_(\w+_)?session|Session|AsyncSession|db_session_factory|_session_factory|_session_maker)"
+    r"(_class|_cls)?$",
+    re.IGNORECASE,
+)
 _NOT_SESSIONS = frozenset("cursor executescript executemany row_factory request headers cookies post put mount".split())
 
 
@@ -92,6 +98,11 @@ def usage(known: Bodies, bodies: Iterable[Body]) -> dict[Path, Usage]:
 def named_like_session(name: str) -> bool:
     """Whether a variable is called what sessions are called. No proof of anything."""
     return _SESSION_NAME.search(name) is not None
+
+
+def makes_sessions(name: str) -> bool:
+    """Whether a function is called what those are called that make sessions. No proof of anything."""
+    return _FACTORY_NAME.match(name) is not None
 
 
 def recognise(name: str, seen: Usage | None, has_sqlalchemy: bool) -> SessionType | None:

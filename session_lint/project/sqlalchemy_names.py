@@ -72,6 +72,9 @@ EXTENSIONS = (
 )
 
 DEPENDS = ("fastapi.Depends", "fastapi.params.Depends", "fastapi.Security", "fastapi.param_functions.Depends")
+PROXIES = ("werkzeug.local.LocalProxy", "werkzeug.LocalProxy")
+"""What stands for the result of a function, which it calls whenever it is used."""
+
 CONTEXT_MANAGERS = ("contextlib.contextmanager", "contextlib.asynccontextmanager")
 
 WRITING_STATEMENTS = ("insert", "update", "delete", "on_conflict_do_nothing", "on_conflict_do_update")

@@ -31,9 +31,10 @@ from session_lint.flow.values import (
     SessionClass,
     SessionType,
     Value,
+    connection_of,
     opened_with,
 )
-from session_lint.ir_queries import asks_for_autocommit, has_decorator, is_property, path_of
+from session_lint.ir_queries import asks_for_autocommit, has_decorator, is_property, last_name, path_of
 from session_lint.project import shapes
 from session_lint.project import sqlalchemy_names as names
 from session_lint.project.annotations import Annotations
@@ -265,15 +266,20 @@ class Statics:
             base = self.expression(module, node.function.base, local)
             if isinstance(base, Factory):
                 return base
-        if path_of(node.function)[-1:] == ("execution_options",):
-            owner = (
-                self.expression(module, node.function.base, local)
-                if isinstance(node.function, ir.Attribute)
-                else self.expression(module, ir.Name(path_of(node.function)[:-1]), local)
-            )
+        if last_name(node.function) in ("connect", "execution_options"):
+            owner = self._owner(module, node.function, local)
+            if isinstance(owner, Engine) and last_name(node.function) == "connect":
+                return Opened(connection_of(owner))
             if isinstance(owner, Engine):
                 return owner._replace(autocommit=owner.autocommit or asks_for_autocommit(node))
         return self.call(module, function, node, local)
+
+    def _owner(self, module: Module, method: ir.Expr, local: dict[str, Value] | None) -> Value:
+        """What a method is called on."""
+        if isinstance(method, ir.Attribute):
+            return self.expression(module, method.base, local)
+        path = path_of(method)[:-1]
+        return self.expression(module, ir.Name(path), local) if path else None
 
     def parent(self, receiver: Value) -> Value:
         """What `super()` is in a method that was called on this."""
@@ -308,6 +314,8 @@ class Statics:
             return Extension(("?",))
         if name in names.DEPENDS:
             return self.dependency(module, node, local)
+        if name in names.PROXIES and node.arguments:
+            return self._proxied(module, node.arguments[0].value, local)
         last = name.rpartition(".")[2]
         first = self.expression(module, node.arguments[0].value, local) if node.arguments else None
         if name in names.REGISTRIES:
@@ -326,6 +334,14 @@ class Statics:
         if last in ("partial", "cast", "cached", "run_sync") and node.arguments:
             return first if last == "partial" else None
         return None
+
+    def _proxied(self, module: Module, maker: ir.Expr, local: dict[str, Value] | None) -> Value:
+        """`LocalProxy(f)` is whatever `f()` finds: no new session for each use of it, or it would be of no use."""
+        if isinstance(maker, ir.Lambda):
+            value = self.results.returned(FunctionRef(module, maker.function))
+        else:
+            value = self.call(module, self.expression(module, maker, local), ir.Call(maker, (), ir.NOWHERE), local)
+        return Borrowed(value.type) if isinstance(value, Opened) else value
 
     def _factory_type(self, module: Module, maker: str, node: ir.Call, local: dict[str, Value] | None) -> SessionType:
         is_async = names.SESSION_FACTORIES[maker]
