@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from session_lint import ir
 from session_lint.flow import errors, result
@@ -28,6 +28,8 @@ from session_lint.flow.state import (
     State,
 )
 from session_lint.flow.values import (
+    Argument,
+    Arguments,
     Borrowed,
     Function,
     Instance,
@@ -49,9 +51,6 @@ if TYPE_CHECKING:
     from session_lint.project.summaries import Constants
 
 
-T = TypeVar("T")
-
-
 class ContractCalls(ForeignCalls):
     """Applies the contracts of functions to the caller's sessions."""
 
@@ -59,31 +58,30 @@ class ContractCalls(ForeignCalls):
         super().__init__(project, reference, depth)
         self._handings: set[result.Handing] = set()
 
-    def bind(
-        self, callee: Function, arguments: Iterable[tuple[str | None, T, ir.Expr]]
-    ) -> tuple[tuple[str, T | None], ...]:
+    def bind(self, callee: Function, arguments: Arguments) -> tuple[tuple[str, Value], ...]:
         """Which parameter gets which value; those that are not named have their default."""
-        parameters = list(callee.reference.function.parameters)
-        owner = callee.reference.function.owner
-        is_static = has_decorator(callee.reference.function, "staticmethod")
-        is_bound = callee.receiver is not None or has_decorator(callee.reference.function, "classmethod")
-        if owner and is_bound and not is_static:
-            parameters = parameters[1:]
-        arguments = list(arguments)
-        bound: dict[str, T | None] = {}
+        bound = {name: value for name, (_, value, _) in self.taken_by(callee, arguments).items()}
+        if any([name in ("*", "**") for name, _, _ in arguments]):
+            parameters = {parameter.name: None for parameter in _takes(callee)}
+            bound = {**self._left_out(callee, arguments), **parameters, **bound}
+        return tuple(bound.items())
+
+    def taken_by(self, callee: Function, arguments: Arguments) -> dict[str, Argument]:
+        """The arguments by the parameters that take them, as far as a name or a place says it."""
+        parameters = _takes(callee)
+        taken: dict[str, Argument] = {}
         position = 0
-        for name, value, _ in arguments:
+        for argument in arguments:
+            name = argument[0]
             if name is None:
                 while position < len(parameters) and parameters[position].kind == "keyword":
                     position += 1
                 if position < len(parameters) and parameters[position].kind == "positional":
-                    bound[parameters[position].name] = value
+                    taken[parameters[position].name] = argument
                     position += 1
             elif name not in ("*", "**"):
-                bound[name] = value
-        if any([name in ("*", "**") for name, _, _ in arguments]):
-            bound = {**self._left_out(callee, arguments), **{parameter.name: None for parameter in parameters}, **bound}
-        return tuple(bound.items())
+                taken[name] = argument
+        return taken
 
     def _left_out(self, callee: Function, arguments: Arguments) -> dict[str, Value]:
         """The keywords that `**kwargs` can't hold any more: each is what the callee takes instead."""
@@ -285,6 +283,14 @@ class ContractCalls(ForeignCalls):
         if isinstance(value, Registry):
             state, value = self.materialise(value, state, root, place, result.AMBIENT)
         return state, value
+
+
+def _takes(callee: Function) -> list[ir.Parameter]:
+    """What the caller gives to a callee: not its `self`."""
+    function = callee.reference.function
+    is_bound = callee.receiver is not None or has_decorator(function, "classmethod")
+    is_method = function.owner and is_bound and not has_decorator(function, "staticmethod")
+    return list(function.parameters[1:] if is_method else function.parameters)
 
 
 def _rules_out(effect: SessionState, state: State, identity: Path | None) -> bool:

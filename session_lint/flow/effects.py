@@ -296,11 +296,13 @@ def in_transaction(session: SessionState) -> bool:
 
 def known_transaction(session: SessionState) -> bool | None:
     """What `session.in_transaction()` says; None if that is open."""
+    if session.transaction == CLOSED:
+        return False
     if in_transaction(session) or session.transaction in BROKEN:
         return True
     if session.transaction == ENTRY:
         return session.found
-    return False if session.transaction in (NONE, CLOSED) else None
+    return False if session.transaction == NONE else None
 
 
 def is_active(session: SessionState) -> bool | None:

@@ -152,15 +152,15 @@ class ProjectCalls(ContractCalls):
         A callee that commits has sent them, too.
         """
         ends = {roots.get(root) for way in contract.ways for root, effect in way.sessions if effect.commits}
-        values = dict(self.bind(callee, arguments))
-        given = self.bind(callee, [(name, part, part) for name, _, part in arguments])
-        names = {name: path_of(part) for name, part in given if part is not None}
-        if contract.me:
-            values[contract.me] = callee.receiver
-            names[contract.me] = path_of(node.function)[:-1]
+        taken = self.taken_by(callee, arguments)
         done: set[str] = set()
         for parameter, attribute, many in sorted(contract.changes):
-            held, path = values.get(parameter), names.get(parameter, ())
+            if parameter == contract.me:
+                held, path = callee.receiver, path_of(node.function)[:-1]
+            elif parameter in taken:
+                held, path = taken[parameter][1], path_of(taken[parameter][2])
+            else:
+                continue
             loaded = loaded_in(held)
             if loaded is None and len(path) == 1:
                 self.changed((*path, attribute), node.place, state, many)

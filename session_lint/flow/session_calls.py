@@ -34,6 +34,7 @@ from session_lint.flow.values import (
     Generator,
     Loaded,
     Manager,
+    Method,
     Opened,
     Path,
     Query,
@@ -70,6 +71,9 @@ _OF_COLUMNS = frozenset({"with_entities", "add_columns", "add_column", "add_enti
 """Methods of queries that ask for something else than mapped objects."""
 
 _CONNECTIONS = (("connection",), ("conn",), ("_connection",), ("_conn",))
+_DRIVER = ("connection", "driver_connection", "dbapi_connection")
+"""What SQLAlchemy's connections call the driver's own."""
+
 _OF_MIGRATION = ("op", "get_bind")
 """Alembic opens the connection of a migration, and closes it."""
 
@@ -243,6 +247,14 @@ class SessionCalls(Variables):
             state, identity = self.open(kind, node.place, state, call_text(node))
             return [(state, Session(identity))]
         return [(state, None)]
+
+    def committing_each(self, driver: Path, state: State) -> State:
+        """`connection.connection.set_isolation_level(0)`: the driver commits each statement itself."""
+        value = self.lookup(driver, state)
+        owner = value.owner if isinstance(value, Method) and value.name in _DRIVER else None
+        if not isinstance(owner, Session) or owner.identity not in state.sessions:
+            return state
+        return state.set(owner.identity, state.sessions[owner.identity]._replace(handed=True))
 
     def joins_connection(self, arguments: Arguments) -> bool:
         """`Session(bind=connection)`, `AsyncConnection(engine, sync_connection=connection)`: on one that others end."""

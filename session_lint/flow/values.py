@@ -341,8 +341,9 @@ Value = Union[  # noqa: UP007 - its classes refer to it, which `|` can not do on
 
 NONE = Const(None)
 
-Arguments = tuple[tuple["str | None", Value, ir.Expr], ...]
-"""What a call is given: each argument's name (or None), value and expression."""
+Argument = tuple["str | None", Value, ir.Expr]
+"""What a call is given: its name (or None), value and expression."""
+Arguments = tuple[Argument, ...]
 
 
 def carries_session(value: Value) -> bool:
