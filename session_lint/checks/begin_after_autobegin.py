@@ -37,7 +37,7 @@ def _refuses(context: Context, flow: FunctionFlow, event: Event) -> bool:
     """Whether it is a session that minds: those of SQLAlchemy 1 with autocommit, and its connections, do not."""
     if flow.sessions[event.identity].type.role == "connection":
         return not commits_by_itself(context, flow, event.identity)
-    return not (runs_sqlalchemy_1(context) and context.project.mentions_autocommit())
+    return not (runs_sqlalchemy_1(context) and context.project.switches_on("autocommit"))
 
 
 def _used_here(context: Context, flow: FunctionFlow, event: Event, always: bool) -> Finding:

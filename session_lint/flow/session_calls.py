@@ -177,7 +177,7 @@ class SessionCalls(Variables):
     def _ends_innermost(self) -> bool:
         """Whether `session.commit()` and `rollback()` end a savepoint that was begun before, as in SQLAlchemy 1."""
         version = self.project.versions.of(self.module.path, SQLALCHEMY)
-        return version is not None and version.at_least(2) is False
+        return version is not None and version.at_least(2) is False and not self.project.switches_on("future")
 
     def _loaded(self, owner: Session, name: str, node: ir.Call, state: State) -> Loaded | None:
         """The mapped objects that a method of a session gives."""

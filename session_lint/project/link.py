@@ -80,7 +80,7 @@ class Project:
         self._locals: dict[int, dict[str, Value]] = {}
         self._holders: dict[int, bool] = {}
         self._imports: dict[tuple[str, ...], bool] = {}
-        self._autocommit: bool | None = None
+        self._switches: dict[str, bool] = {}
         self._zope: bool | None = None
         self._lineages: dict[str, tuple[str, ...] | None] = {}
         self.failures: list[tuple[FunctionRef, str]] = []
@@ -194,12 +194,15 @@ class Project:
             self._imports[packages] = any([module.imports_any(*packages) for module in self.table.modules])
         return self._imports[packages]
 
-    def mentions_autocommit(self) -> bool:
-        """Whether the project makes sessions of the kind that begin nothing by themselves (SQLAlchemy 1 only)."""
-        if self._autocommit is None:
+    def switches_on(self, keyword: str) -> bool:
+        """Whether any call of the project, or a dict of options, has `keyword=True`.
+
+        `autocommit`: it makes sessions that begin nothing by themselves; `future`: such as those of SQLAlchemy 2.
+        """
+        if keyword not in self._switches:
             parts = (part for module in self.table.modules for part in self.expressions(module))
-            self._autocommit = any(map(_asks_for_autocommit, parts))
-        return self._autocommit
+            self._switches[keyword] = any(_switches_on(part, keyword) for part in parts)
+        return self._switches[keyword]
 
     def is_committed_by_zope(self) -> bool:
         """Whether sessions are registered with zope.sqlalchemy: then nobody but its transaction manager commits."""
@@ -321,9 +324,9 @@ def allow_deep_recursion() -> None:
     sys.setrecursionlimit(max(sys.getrecursionlimit(), 6000))
 
 
-def _asks_for_autocommit(part: ir.Expr) -> bool:
+def _switches_on(part: ir.Expr, keyword: str) -> bool:
     """`sessionmaker(engine, autocommit=True)`, `SQLAlchemy(app, session_options={"autocommit": True})`."""
     if isinstance(part, ir.Call):
-        return ir.Argument("autocommit", ir.Constant(True)) in part.arguments
+        return ir.Argument(keyword, ir.Constant(True)) in part.arguments
     pairs = zip(part.keys, part.items, strict=False) if isinstance(part, ir.Collection) else ()
-    return ("autocommit", ir.Constant(True)) in pairs
+    return (keyword, ir.Constant(True)) in pairs
