@@ -303,12 +303,21 @@ class SymbolTable:
             if module is None:
                 continue
             if length == len(parts):
-                return ModuleRef(module)
+                return self._rebound(parts, near, depth) or ModuleRef(module)
             found = self._resolve(module, tuple(parts[length:]), depth + 1)
             if found is not None:
                 return found
             break
         return External(dotted)
+
+    def _rebound(self, parts: list[str], near: Module, depth: int) -> Symbol | None:
+        """`from .db import db` in a package's `__init__`: `package.db` is no longer the submodule of that name."""
+        package = self.find_module(".".join(parts[:-1]), near) if len(parts) > 1 else None
+        bound = package.imports.get(parts[-1], "") if package is not None and package.is_package else ""
+        if package is None or bound.split(".")[-2:] != parts[-1:] * 2:
+            return None
+        found = self._resolve(package, (parts[-1],), depth + 1)
+        return found if not isinstance(found, (External, ModuleRef)) else None
 
     def is_unread(self, dotted: str) -> bool:
         """Whether an external name belongs to the project after all: to a part of it that was not read."""
