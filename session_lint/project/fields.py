@@ -29,6 +29,9 @@ from session_lint.project.modules import (
 if TYPE_CHECKING:
     from session_lint.project.statics import Statics
 
+_Set = dict[int, list[tuple[str, ir.Expr, Module, FunctionRef | None]]]
+"""By class: the attribute, what is put there, and the module and function that do so."""
+
 
 class Fields:
     """Reads the project's classes. Answers are kept."""
@@ -36,7 +39,7 @@ class Fields:
     def __init__(self, statics: Statics) -> None:
         self._statics = statics
         self._fields: dict[int, dict[str, Value]] = {}
-        self._set: dict[int, dict[str, list[tuple[str, ir.Expr, FunctionRef | None]]]] = {}
+        self._set: _Set | None = None
         self.kept: dict[int, dict[str, str]] = {}
         """By class: the attributes that hold a session which the class opens itself, "class" or "instance" wide."""
 
@@ -84,27 +87,35 @@ class Fields:
         for method in methods:
             if method.parameters:
                 self._fields_of_method(reference, method, fields, seen)
-        for field, node, setter in self._set_in(module).get(definition.name, ()):
+        for field, node, where, setter in self._set_from_outside(definition):
             local = self._statics.results.locals(setter) if setter is not None else None
-            value = self._statics.expression(module, node, local) if field not in fields else None
+            value = self._statics.expression(where, node, local) if field not in fields else None
             if isinstance(value, (Registry, Factory)):
                 fields[field] = _settled(value, (module.name, definition.qualname, field))
         return fields
 
-    def _set_in(self, module: Module) -> dict[str, list[tuple[str, ir.Expr, FunctionRef | None]]]:
-        """By class, what the module's own functions put into it: `Model.session = scoped_session(...)`."""
-        if id(module) not in self._set:
-            found = self._set[id(module)] = {}
-            for function in (None, *module.functions.values()):
-                body = function.body if function is not None else module.tree.body
-                setter = FunctionRef(module, function) if function is not None else None
-                for statement in self._statics.table.bodies.statements(body):
-                    if not isinstance(statement, ir.Assign) or statement.value is None:
-                        continue
-                    for path in [path_of(target) for target in statement.targets]:
-                        if len(path) == 2 and path[0] in module.classes:
-                            found.setdefault(path[0], []).append((path[1], statement.value, setter))
-        return self._set[id(module)]
+    def _set_from_outside(self, definition: ir.Class) -> list[tuple[str, ir.Expr, Module, FunctionRef | None]]:
+        """What functions put into a class, wherever they stand: `Model.session = scoped_session(...)`."""
+        if self._set is None:
+            self._set = {}
+            for module in self._statics.table.modules:
+                for function in (None, *module.functions.values()):
+                    self._find_set(module, function, self._set)
+        return self._set.get(id(definition), [])
+
+    def _find_set(self, module: Module, function: ir.Function | None, found: _Set) -> None:
+        body = function.body if function is not None else module.tree.body
+        setter = FunctionRef(module, function) if function is not None else None
+        for statement in self._statics.table.bodies.statements(body):
+            if not isinstance(statement, ir.Assign) or not isinstance(statement.value, ir.Call):
+                continue
+            for path in [path_of(target) for target in statement.targets]:
+                owner = (
+                    self._statics.table.resolve(module, path[:1]) if len(path) == 2 and path[0][:1].isupper() else None
+                )
+                if isinstance(owner, ClassRef):
+                    put = (path[1], statement.value, module, setter)
+                    found.setdefault(id(owner.definition), []).append(put)
 
     def _fields_of_method(
         self, reference: ClassRef, method: ir.Function, fields: dict[str, Value], seen: dict[Path, shapes.Usage]

@@ -315,9 +315,10 @@ class SymbolTable:
         package = self.find_module(".".join(parts[:-1]), near) if len(parts) > 1 else None
         if package is None or not package.is_package:
             return None
-        name, dotted = parts[-1], ".".join([package.name, parts[-1]])
-        target = package.imports.get(name, "")
-        if target != f"{dotted}.{name}" and not (dotted in package.stars and not target):
+        name = parts[-1]
+        # By its end only: the package may be called by another name than its files lie under.
+        target = package.imports.get(name, "").split(".")
+        if target[-2:] != [name, name] and not (target == [""] and f"{package.name}.{name}" in package.stars):
             return None
         found = self._resolve(package, (name,), depth + 1)
         return found if not isinstance(found, (External, ModuleRef)) else None
