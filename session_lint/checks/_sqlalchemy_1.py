@@ -7,21 +7,15 @@ from session_lint.checks.context import Context
 from session_lint.flow.result import FunctionFlow
 from session_lint.flow.values import Path
 from session_lint.ir_queries import own_expressions, path_of
-from session_lint.project.versions import SQLALCHEMY
 
 _KEYWORDS = {None, "*", "**", "statement", "parameters", "execution_options"}
 """What execute() of a connection takes in SQLAlchemy 2; before, any keyword was a parameter of the statement."""
 
 
-def runs_sqlalchemy_1(context: Context) -> bool:
-    """Whether the requirements say so."""
-    version = context.project.versions.of(context.module.path, SQLALCHEMY)
-    return version is not None and version.at_least(2) is False
-
-
 def commits_by_itself(context: Context, flow: FunctionFlow, identity: Path) -> bool:
     """Whether a connection is one of SQLAlchemy 1, which commits each statement, and begins nothing by itself."""
-    return runs_sqlalchemy_1(context) or _is_written_for_older(flow, identity)
+    is_old = context.project.versions.is_sqlalchemy_1(context.module.path)
+    return is_old or _is_written_for_older(flow, identity)
 
 
 def _is_written_for_older(flow: FunctionFlow, identity: Path) -> bool:

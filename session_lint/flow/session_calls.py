@@ -53,7 +53,6 @@ from session_lint.ir_queries import (
     path_of,
 )
 from session_lint.project.modules import ClassRef, FunctionRef
-from session_lint.project.versions import SQLALCHEMY
 
 if TYPE_CHECKING:
     from session_lint.project.link import Project
@@ -176,8 +175,7 @@ class SessionCalls(Variables):
     @cached_property
     def _ends_innermost(self) -> bool:
         """Whether `session.commit()` and `rollback()` end a savepoint that was begun before, as in SQLAlchemy 1."""
-        version = self.project.versions.of(self.module.path, SQLALCHEMY)
-        return version is not None and version.at_least(2) is False and not self.project.switches_on("future")
+        return self.project.versions.is_sqlalchemy_1(self.module.path) and not self.project.switches_on("future")
 
     def _loaded(self, owner: Session, name: str, node: ir.Call, state: State) -> Loaded | None:
         """The mapped objects that a method of a session gives."""

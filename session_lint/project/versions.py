@@ -82,6 +82,11 @@ class Versions:
             return False
         return True if begun and over is False else None
 
+    def is_sqlalchemy_1(self, path: str) -> bool:
+        """Whether something says that the module at the path runs with SQLAlchemy 1."""
+        version = self.of(path, SQLALCHEMY)
+        return version is not None and version.at_least(2) is False
+
     def fingerprint(self, paths: Iterable[str]) -> str:
         """Changes with whatever `of` says about the modules at these paths."""
         directories = sorted({str(Path(path).parent) for path in paths})
