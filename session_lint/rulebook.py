@@ -6,7 +6,6 @@ pages stand in `rules/` beside the package, in an installed package in `session_
 
 from __future__ import annotations
 
-import difflib
 import json
 import re
 import sys
@@ -19,6 +18,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
+from session_lint.codes import nearest, nearest_code
 from session_lint.findings import DOCUMENTATION, Severity
 
 FENCE = "+++"
@@ -132,17 +132,8 @@ def load_page(rule: str) -> Page:
     for page in pages.values():
         if wanted.upper() == page.code or wanted.lower() == page.name:
             return page
-    raise UnknownRule(f"no such rule: {wanted}{_nearest(wanted, pages)}")
-
-
-def _nearest(wanted: str, pages: Mapping[str, Page]) -> str:
-    names = {page.name: page for page in pages.values()}
-    close = difflib.get_close_matches(wanted.lower(), names, n=1)
-    if not close and len(wanted) == len("SES101") and wanted[:3].upper() == "SES":
-        # Of codes, the one with the most digits in their places: all look alike to difflib.
-        digits = wanted[3:].upper()
-        close = sorted(pages, key=lambda code: -sum(map(str.__eq__, code[3:], digits)))[:1]
-    return f"; did you mean {close[0]}?" if close else ""
+    meant = nearest(wanted, [page.name for page in pages.values()]) or nearest_code(wanted, sorted(pages))
+    raise UnknownRule(f"no such rule: {wanted}" + (f"; did you mean {meant}?" if meant else ""))
 
 
 _COMMENT = re.compile(r"^<!--.*?-->\n+", re.MULTILINE | re.DOTALL)

@@ -39,11 +39,10 @@ def _outermost(event: Event, loop: ir.For) -> ir.For:
 
 def _finding(context: Context, flow: FunctionFlow, commits: list[tuple[Event, ir.For]]) -> Finding:
     """One for all commits of a loop, at the surest one, the first of them."""
-    judged = sorted(
-        [(_confidence(context, flow, event, loop).rank, event.place, event, loop) for event, loop in commits],
-        key=lambda item: item[:2],
+    confidence, event = min(
+        [(_confidence(context, flow, event, loop), event) for event, loop in commits],
+        key=lambda judged: (judged[0].rank, judged[1].place),
     )
-    event, loop = judged[0][2:]
     lines = sorted({other.place[0] for other, _ in commits} - {event.place[0]})
     more = f" (and so do those in line {', '.join([str(line) for line in lines])})" if lines else ""
     message = (
@@ -51,7 +50,7 @@ def _finding(context: Context, flow: FunctionFlow, commits: list[tuple[Event, ir
         "commit once after the loop, or make each item's work resumable"
     )
     trail = history(event.session, "wrote") if event.session is not None else []
-    return context.finding(flow, event.place, message, _confidence(context, flow, event, loop), trail)
+    return context.finding(flow, event.place, message, confidence, trail)
 
 
 def _confidence(context: Context, flow: FunctionFlow, event: Event, loop: ir.For) -> Confidence:

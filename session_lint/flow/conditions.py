@@ -59,9 +59,7 @@ class Conditions(Managers):
         """The value of `and`, `or`, `not` and comparisons."""
         if isinstance(node, ir.Boolean):
             pairs: Pairs = []
-            for after, value in self.evaluate(node.left, state, outcome, _purpose(node.left, purpose)):
-                if isinstance(value, Coroutine) and isinstance(node.left, ir.Call):
-                    self.not_awaited(value, after)
+            for after, value in self._asked(node.left, state, outcome, _purpose(node.left, purpose)):
                 verdict = truth(value)
                 decided = verdict is not None and verdict == (node.operator == "or")
                 taken, other = after, after
@@ -114,9 +112,9 @@ class Conditions(Managers):
                 pairs.append((after, verdict))
         return pairs
 
-    def _asked(self, node: ir.Expr, state: State, outcome: Outcome) -> Pairs:
+    def _asked(self, node: ir.Expr, state: State, outcome: Outcome, purpose: str = "tested") -> Pairs:
         """What is tested or compared. A coroutine that was made only for that is awaited by nobody."""
-        pairs = self.evaluate(node, state, outcome, "tested")
+        pairs = self.evaluate(node, state, outcome, purpose)
         for after, value in pairs if isinstance(node, ir.Call) else ():
             if isinstance(value, Coroutine):
                 self.not_awaited(value, after)

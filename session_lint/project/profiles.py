@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     from session_lint.project.link import Project
 
 _DIRECTORY = File(__file__).resolve().parent.parent / "profiles"
-_ENDS = frozenset({"close", "rollback", "remove", "aclose"})
 
 
 class Profile(NamedTuple):
@@ -143,8 +142,7 @@ class Profiles:
 
     def _ends(self, method: FunctionRef, attribute: str) -> bool:
         me = method.function.parameters[0].name if method.function.parameters else "self"
-        seen = self._project.statics.usage(method).get((me, attribute))
-        return seen is not None and bool(seen.methods & _ENDS)
+        return self._project.statics.ends(method, (me, attribute))
 
     def _decorator(self, module: Module, decorator: ir.Expr) -> str:
         """Its dotted name. What a variable holds that somebody else's function has made is called after that."""
