@@ -28,7 +28,8 @@ class FileResult(NamedTuple):
 
 
 def not_analysed(path: str, problem: Problem) -> Finding:
-    """SES902."""
+    """SES902. What lies in a folder named `{{cookiecutter.name}}` becomes Python only when it is rendered."""
+    confidence = Confidence.POSSIBLE if "{{" in path else Confidence.CERTAIN
     return Finding(
         code="SES902",
         name="file-not-analysed",
@@ -37,7 +38,7 @@ def not_analysed(path: str, problem: Problem) -> Finding:
         span=Span(problem.line, problem.column, problem.line, problem.column + 1),
         function="",
         severity=Severity.ERROR,
-        confidence=Confidence.CERTAIN,
+        confidence=confidence,
         statement=(problem.line, problem.line),
     )
 

@@ -232,6 +232,18 @@ def test_messages_on_the_terminal(tmp_path: Path) -> None:
     )
 
 
+def test_a_template_of_a_file_is_no_error(tmp_path: Path) -> None:
+    folder = tmp_path / "{{cookiecutter.name}}"
+    folder.mkdir()
+    (folder / "models.py").write_text("from {{ cookiecutter.name }} import Base\n")
+    (folder / "valid.py").write_text(GOOD)
+    done = run(tmp_path, ".", "--ownership", "local", "--output-format", "concise")
+    assert done.returncode == 1
+    assert [line.split(" ")[1] for line in done.stdout.splitlines() if ":" in line] == ["SES101"]
+    everything = run(tmp_path, ".", "--min-confidence", "possible", "--output-format", "concise").stdout
+    assert "models.py:1:6: SES902 is not valid Python" in everything
+
+
 def test_paths_that_are_not_there(tmp_path: Path) -> None:
     (tmp_path / "a.py").write_text(GOOD)
     done = run(tmp_path, "a.py", "nowhere", "--exit-zero")
