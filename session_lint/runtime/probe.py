@@ -237,7 +237,8 @@ class Probe:
         """What is known of the connection that this Connection of SQLAlchemy works on."""
         # The property `connection` would connect anew where the connection was lost, and asking for that first is slow.
         proxy = connection._dbapi_connection
-        use = self._uses.get(id(proxy._connection_record)) if proxy is not None else None
+        # While SQLAlchemy 1.4 makes itself known to a database, it works on the bare connection of the driver.
+        use = self._uses.get(id(getattr(proxy, "_connection_record", None)))
         if use is None or use.proxy is not proxy:
             return None
         if use.engine is None:

@@ -16,22 +16,23 @@ from pathlib import Path
 from typing import Any
 
 from child_test import run_pytest
+from supported import ASYNC_DRIVERS, IS_SQLALCHEMY_1, SYNC_DRIVER
 
 from session_lint.runtime.confirm import PLUGIN
 from session_lint.runtime.postgres import ENVIRONMENT
 
-APP = """
-from sqlalchemy import String, select, text
+APP = f"""
+SYNC_DRIVER, ASYNC_DRIVERS, IS_SQLALCHEMY_1 = {SYNC_DRIVER!r}, {ASYNC_DRIVERS!r}, {IS_SQLALCHEMY_1}
+from sqlalchemy import Column, Integer, String, select, text
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
-from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
+from sqlalchemy.orm import Session, declarative_base
 
-class Base(DeclarativeBase):
-    pass
+Base = declarative_base()
 
 class User(Base):
     __tablename__ = "users"
-    id: Mapped[int] = mapped_column(primary_key=True)
-    name: Mapped[str] = mapped_column(String(50))
+    id = Column(Integer, primary_key=True)
+    name = Column(String(50), nullable=False)
 
 def leaks(engine):
     session = Session(engine)
@@ -66,13 +67,13 @@ async def closes_async_unless_it_fails(engine):
 
 CONFTEST = """
 import pytest
-from app import Base
+from app import Base, SYNC_DRIVER
 from sqlalchemy import create_engine
 from sqlalchemy.orm import Session
 
 @pytest.fixture
 def engine(session_lint_database):
-    engine = create_engine(session_lint_database.url("psycopg"))
+    engine = create_engine(session_lint_database.url(SYNC_DRIVER))
     Base.metadata.create_all(engine)
     yield engine
     engine.dispose()
@@ -80,7 +81,7 @@ def engine(session_lint_database):
 @pytest.fixture(scope="session")
 def long_lived(session_lint_postgres):
     with session_lint_postgres.new_database() as database:
-        session = Session(create_engine(database.url("psycopg")))
+        session = Session(create_engine(database.url(SYNC_DRIVER)))
         session.connection()
         yield session
         session.close()
@@ -103,7 +104,7 @@ Run = Callable[..., Ran]
 PRELOADED = [
     "anyio.pytest_plugin",
     "asyncpg",
-    "psycopg",
+    SYNC_DRIVER,
     "pytest",
     "pytest_asyncio.plugin",
     "session_lint.runtime.postgres",

@@ -131,7 +131,7 @@ from sqlalchemy import create_engine
 
 @pytest.fixture
 def engine(session_lint_database):
-    return create_engine(session_lint_database.url("psycopg"))
+    return create_engine(session_lint_database.url("psycopg2"))
 
 
 def test_leaks(engine):

@@ -9,6 +9,7 @@ import pytest
 from sqlalchemy import create_engine, exc, select
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.orm import Session
+from supported import ASYNC_DRIVERS, SYNC_DRIVER
 from watching import User, create_tables, without_garbage_collection
 
 from session_lint.runtime.drivers import sqlstate
@@ -89,11 +90,11 @@ def explore(probe: Probe, database: Database, make: Any, **options: Any) -> list
     return runs
 
 
-@pytest.fixture(params=["psycopg", "psycopg2", "asyncpg", "psycopg_async"])
+@pytest.fixture(params=sorted({SYNC_DRIVER, "psycopg2"}) + [f"{driver}_async" for driver in ASYNC_DRIVERS])
 def runs_of(request: pytest.FixtureRequest, probe: Probe, database: Database) -> Any:
     def run(*, careful: bool) -> list[Run]:
         driver, _, asynchronous = request.param.partition("_")
-        program = async_program if asynchronous or driver == "asyncpg" else sync_program
+        program = async_program if asynchronous else sync_program
         return explore(probe, database, program, driver=driver, careful=careful)
 
     return run
@@ -145,7 +146,7 @@ def test_a_program_that_does_not_leaves_something_behind_after_every_failure(run
 
 def test_after_an_ambiguous_commit_the_rows_are_there(probe: Probe, database: Database) -> None:
     def prepare() -> Program:
-        return sync_program(database, "psycopg", careful=True)
+        return sync_program(database, SYNC_DRIVER, careful=True)
 
     explorer = Explorer(probe, faults=lambda o: (Fault.AMBIGUOUS_COMMIT,) if o.kind is Kind.COMMIT else ())
     with database.connect() as connection:
@@ -163,7 +164,7 @@ def test_a_limit_bounds_the_runs(probe: Probe, database: Database) -> None:
     def prepare() -> Program:
         with database.connect() as connection:
             connection.query("TRUNCATE users, orders")
-        return sync_program(database, "psycopg", careful=True)
+        return sync_program(database, SYNC_DRIVER, careful=True)
 
     assert len(list(Explorer(probe, limit=2).explore(prepare))) == 3
     probe.observers.close()

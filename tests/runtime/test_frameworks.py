@@ -7,7 +7,6 @@ from typing import Any
 
 import flask
 import pytest
-import sqlmodel
 from flask_sqlalchemy import SQLAlchemy
 from sqlalchemy import insert, text
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
@@ -31,6 +30,8 @@ def watched(database: Database, probe: Probe) -> Callable[[Callable[[Any], objec
 
 
 def test_sqlmodel(watched: Callable[..., Watched]) -> None:
+    sqlmodel = pytest.importorskip("sqlmodel", reason="there is none for SQLAlchemy 1")
+
     def leaks(engine: Any) -> None:
         session = sqlmodel.Session(engine)
         session.exec(sqlmodel.select(1)).all()

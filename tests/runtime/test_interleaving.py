@@ -10,6 +10,7 @@ import pytest
 from sqlalchemy import create_engine, select, text, update
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.orm import Session
+from supported import SYNC_DRIVER
 from watching import Account, Item, create_tables
 
 from session_lint.runtime.evidence import Evidence, Oracle
@@ -29,14 +30,14 @@ def check_then_insert(engine: Any) -> None:
 
 def read_modify_write(engine: Any) -> None:
     with Session(engine) as session:
-        account = session.get_one(Account, 1)
+        account = session.execute(select(Account)).scalar_one()
         account.balance -= 1
         session.commit()
 
 
 def read_for_update(engine: Any) -> None:
     with Session(engine) as session:
-        account = session.get_one(Account, 1, with_for_update=True)
+        account = session.execute(select(Account).with_for_update()).scalar_one()
         account.balance -= 1
         session.commit()
 
@@ -50,7 +51,7 @@ def computed_by_the_database(engine: Any) -> None:
 def repeatable_read(engine: Any) -> None:
     """The second to write is told."""
     with Session(engine.execution_options(isolation_level="REPEATABLE READ")) as session:
-        account = session.get_one(Account, 1)
+        account = session.execute(select(Account)).scalar_one()
         account.balance -= 1
         session.commit()
 
@@ -70,14 +71,14 @@ async def async_check_then_insert(engine: Any) -> None:
 
 async def async_read_modify_write(engine: Any) -> None:
     async with AsyncSession(engine) as session:
-        account = await session.get_one(Account, 1)
+        account = (await session.execute(select(Account))).scalar_one()
         account.balance -= 1
         await session.commit()
 
 
 async def async_read_for_update(engine: Any) -> None:
     async with AsyncSession(engine) as session:
-        account = await session.get_one(Account, 1, with_for_update=True)
+        account = (await session.execute(select(Account).with_for_update())).scalar_one()
         account.balance -= 1
         await session.commit()
 
@@ -97,7 +98,7 @@ def interleaved(probe: Probe, database: Database, program: Any) -> list[Evidence
     interleaver = Interleaver(probe)
     try:
         if not inspect.iscoroutinefunction(program):
-            engine = create_engine(database.url("psycopg"))
+            engine = create_engine(database.url(SYNC_DRIVER))
             return interleaver.interleave(lambda: program(engine), reset)
 
         async def main() -> list[Evidence]:
@@ -171,7 +172,7 @@ def at_once(probe: Probe, database: Database, program: Any, number: int) -> set[
     interleaver = Interleaver(probe)
     try:
         if not inspect.iscoroutinefunction(program):
-            engine = create_engine(database.url("psycopg"), **POOL)
+            engine = create_engine(database.url(SYNC_DRIVER), **POOL)
             return {e.oracle for e in interleaver.at_once(lambda: program(engine), number)}
 
         async def main() -> set[Oracle]:

@@ -14,6 +14,7 @@ from fastapi import Depends, FastAPI
 from sqlalchemy import create_engine, exc, insert, select, text
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
+from supported import ASYNC_DRIVERS, SYNC_DRIVER
 from watching import Order, Program, User, Watched, create_tables, watch, without_garbage_collection
 
 from session_lint.runtime.evidence import Oracle
@@ -24,7 +25,7 @@ pytestmark = pytest.mark.postgres
 
 no_garbage_collection = pytest.fixture(autouse=True)(without_garbage_collection)
 
-SYNC, ASYNC = ("psycopg",), ("asyncpg", "psycopg")
+SYNC, ASYNC = (SYNC_DRIVER,), ASYNC_DRIVERS
 
 
 # ------------------------------------------------------------------------------------------------ bugs, and what shows
@@ -378,7 +379,7 @@ def test_what_is_fine_shows_nothing(program: Program, driver: str, tables: Datab
 
 
 def test_evidence_says_where_the_session_was_opened_and_what_the_server_sees(tables: Database, probe: Probe) -> None:
-    watched = watch(probe, never_closed, tables, "psycopg")
+    watched = watch(probe, never_closed, tables, SYNC_DRIVER)
     evidence = watched.of(LEAK)
     assert evidence.opened is not None
     assert (evidence.opened.function, evidence.opened.path) == ("never_closed", __file__)
@@ -394,13 +395,13 @@ def test_evidence_of_async_code_has_the_coroutines_place(tables: Database, probe
 
 
 def test_a_partial_commit_is_proved_by_the_transactions_fate_and_the_rows(tables: Database, probe: Probe) -> None:
-    facts = watch(probe, two_commits, tables, "psycopg").of(Oracle.PARTIAL_COMMIT).facts
+    facts = watch(probe, two_commits, tables, SYNC_DRIVER).of(Oracle.PARTIAL_COMMIT).facts
     assert (facts["outcome"], facts["rows"], facts["sqlstate"]) == ("committed", "users 0 before, 1 now", "23505")
 
 
 def test_an_aborted_commit_is_proved_by_the_transactions_fate(tables: Database, probe: Probe) -> None:
     for driver, program in (
-        ("psycopg", aborted_transaction_committed),
+        (SYNC_DRIVER, aborted_transaction_committed),
         ("asyncpg", async_aborted_transaction_committed),
     ):
         facts = watch(probe, program, tables, driver).of(Oracle.ABORTED_COMMIT).facts
@@ -408,7 +409,7 @@ def test_an_aborted_commit_is_proved_by_the_transactions_fate(tables: Database, 
 
 
 def test_evidence_survives_a_file(tables: Database, probe: Probe) -> None:
-    watched: Watched = watch(probe, two_commits, tables, "psycopg")
+    watched: Watched = watch(probe, two_commits, tables, SYNC_DRIVER)
     for evidence in watched.evidence:
         again = type(evidence).from_dict(evidence.as_dict())
         assert (again.oracle, again.facts, len(again.places)) == (evidence.oracle, evidence.facts, len(evidence.places))

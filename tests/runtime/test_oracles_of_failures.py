@@ -14,6 +14,7 @@ from fastapi.responses import JSONResponse
 from sqlalchemy import create_engine, exc, insert, select
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 from sqlalchemy.orm import Session
+from supported import ASYNC_DRIVERS, SYNC_DRIVER
 from watching import Item, Program, User, create_tables, watch, without_garbage_collection
 
 from session_lint.runtime.evidence import Oracle
@@ -278,7 +279,7 @@ def flask_looks_at_the_status(engine: Any) -> None:
 
 # ---------------------------------------------------------------------------------------------------------- the tests
 
-SYNC, ASYNC = ("psycopg",), ("asyncpg", "psycopg")
+SYNC, ASYNC = (SYNC_DRIVER,), ASYNC_DRIVERS
 
 GIVEN_UP: list[tuple[Program, tuple[str, ...], str]] = [
     (flushed_before, SYNC, "1 write(s) before the conflict were rolled back with it"),
@@ -343,7 +344,7 @@ def test_what_is_fine_shows_nothing(program: Program, driver: str, tables: Datab
 
 
 def test_a_rollback_of_what_was_released_with_an_earlier_recording(tables: Database, probe: Probe) -> None:
-    engine = create_engine(tables.url("psycopg"))
+    engine = create_engine(tables.url(SYNC_DRIVER))
     first = probe.begin()
     with Session(engine) as session:
         session.execute(insert(Item).values(name="first"))

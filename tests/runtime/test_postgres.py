@@ -22,6 +22,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy
 from sqlalchemy.ext.asyncio import create_async_engine
+from supported import SYNC_DRIVER
 
 import session_lint
 from session_lint.runtime import launcher
@@ -187,7 +188,7 @@ def test_it_is_a_real_server_with_what_the_oracles_need() -> None:
 @pytest.mark.parametrize("unix_socket", [False, True], ids=["tcp", "socket"])
 def test_drivers_connect_by_its_urls(outside: PostgresServer, unix_socket: bool) -> None:
     with outside.new_database() as database:
-        engine = sqlalchemy.create_engine(database.url("psycopg", unix_socket=unix_socket))
+        engine = sqlalchemy.create_engine(database.url(SYNC_DRIVER, unix_socket=unix_socket))
         with engine.connect() as connection:
             assert connection.scalar(sqlalchemy.text("SELECT current_database()")) == database.name
         engine.dispose()

@@ -149,7 +149,8 @@ def test_an_outer_transaction_that_is_rolled_back_is_understood(run: Run) -> Non
         @pytest.fixture
         def session(engine):
             with engine.connect() as connection, connection.begin() as transaction:
-                with Session(connection, join_transaction_mode="create_savepoint") as session:
+                modes = {} if IS_SQLALCHEMY_1 else {"join_transaction_mode": "create_savepoint"}
+                with Session(connection, **modes) as session:
                     yield session
                 transaction.rollback()
         def test_it(session):

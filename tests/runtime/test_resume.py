@@ -109,7 +109,7 @@ from sqlalchemy import create_engine
 def test_leaks(session_lint_database):
     with open("runs", "a") as file:
         file.write("x")
-    assert leaks(create_engine(session_lint_database.url("psycopg"))) == 1
+    assert leaks(create_engine(session_lint_database.url("psycopg2"))) == 1
 
 def test_interrupted():
     if pathlib.Path("interrupt").exists():

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from children import Run, run_in
+from supported import SYNC_DRIVER
 
 from session_lint.runtime.postgres import ENVIRONMENT, Database
 
@@ -80,7 +81,7 @@ def test_nobody_is_kept_from_dropping_or_copying_a_database(run: Run) -> None:
         @pytest.fixture
         def own(session_lint_postgres):
             with session_lint_postgres.new_database() as database:
-                engine = create_engine(database.url("psycopg"))
+                engine = create_engine(database.url(SYNC_DRIVER))
                 Base.metadata.create_all(engine)
                 yield engine
                 with engine.begin() as connection:
@@ -148,7 +149,7 @@ atexit.register(Session(engine).execute, text("SELECT 1"))
 
 
 def test_the_interpreters_exit(database: Database) -> None:
-    command = [sys.executable, "-c", AT_EXIT, database.url("psycopg")]
+    command = [sys.executable, "-c", AT_EXIT, database.url(SYNC_DRIVER)]
     done = subprocess.run(command, check=False, text=True, capture_output=True, timeout=60)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from children import Run
+from supported import ASYNC_DRIVERS
 
 from session_lint.runtime.evidence import Oracle
 
@@ -53,9 +54,8 @@ def commits(engine):
         connection.execute(User.__table__.insert(), [{"name": "b"}, {"name": "c"}])
 
 def commits_what_is_aborted(engine):
-    with engine.connect() as connection:
+    with engine.begin() as connection:
         swallow(connection.execute, text("SELECT 1 / 0"))
-        connection.commit()
 
 async def on_two_tasks(url):
     async with AsyncSession(create_async_engine(url)) as session:
@@ -102,7 +102,7 @@ async def waits_for_the_database(url):
 """
 
 
-@pytest.mark.parametrize("driver", ["asyncpg", "psycopg"])
+@pytest.mark.parametrize("driver", ASYNC_DRIVERS)
 def test_what_is_seen(driver: str, run: Run, tmp_path: Path) -> None:
     (tmp_path / "programs.py").write_text(textwrap.dedent(PROGRAMS))
     ran = run(
@@ -142,14 +142,14 @@ def test_what_is_fine(run: Run, tmp_path: Path) -> None:
         def test_threads(engine):
             with Session(engine) as session:
                 programs.on_two_threads(session, at_once=False)
-        @pytest.mark.parametrize("driver", ["asyncpg", "psycopg"])
+        @pytest.mark.parametrize("driver", ASYNC_DRIVERS)
         @pytest.mark.parametrize("program", [programs.on_one_task_after_the_other, programs.waits_for_the_database])
         def test_async(program, driver, session_lint_database):
             asyncio.run(program(session_lint_database.url(driver)))
         """,
         "--session-lint",
     )
-    assert (ran.status, ran.report["evidence"], ran.report["tests"]) == (0, [], 6), ran.output
+    assert (ran.status, ran.report["evidence"], ran.report["tests"]) == (0, [], 2 + 2 * len(ASYNC_DRIVERS)), ran.output
 
 
 @pytest.mark.skipif(not Path("/proc/thread-self/schedstat").exists(), reason="this system does not say who had to wait")

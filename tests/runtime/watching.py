@@ -9,9 +9,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ForeignKey, String, create_engine
+from sqlalchemy import Column, ForeignKey, Integer, String, create_engine
 from sqlalchemy.ext.asyncio import create_async_engine
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.orm import Mapped, registry
+from supported import SYNC_DRIVER
 
 from session_lint.runtime.evidence import Evidence, Oracle
 from session_lint.runtime.oracles import Case, judge
@@ -20,36 +21,47 @@ from session_lint.runtime.probe import Probe
 from session_lint.runtime.recording import Recording
 
 
-class Base(DeclarativeBase):
-    pass
+class Model:
+    def __init__(self, **values: Any) -> None:
+        for name, value in values.items():
+            setattr(self, name, value)
 
 
-class User(Base):
+# As SQLAlchemy 1.4 and 2 both understand it.
+mapping = registry()
+column: Any = Column
+
+
+@mapping.mapped
+class User(Model):
     __tablename__ = "users"
 
-    id: Mapped[int] = mapped_column(primary_key=True)
-    name: Mapped[str] = mapped_column(String(50), unique=True)
+    id: Mapped[int] = column(Integer, primary_key=True)
+    name: Mapped[str] = column(String(50), unique=True, nullable=False)
 
 
-class Order(Base):
+@mapping.mapped
+class Order(Model):
     __tablename__ = "orders"
 
-    id: Mapped[int] = mapped_column(primary_key=True)
-    user_id: Mapped[int] = mapped_column(ForeignKey("users.id", deferrable=True, initially="DEFERRED"))
+    id: Mapped[int] = column(Integer, primary_key=True)
+    user_id: Mapped[int] = column(ForeignKey("users.id", deferrable=True, initially="DEFERRED"), nullable=False)
 
 
-class Item(Base):
+@mapping.mapped
+class Item(Model):
     __tablename__ = "items"
 
-    id: Mapped[int] = mapped_column(primary_key=True)
-    name: Mapped[str]
+    id: Mapped[int] = column(Integer, primary_key=True)
+    name: Mapped[str] = column(String, nullable=False)
 
 
-class Account(Base):
+@mapping.mapped
+class Account(Model):
     __tablename__ = "accounts"
 
-    id: Mapped[int] = mapped_column(primary_key=True)
-    balance: Mapped[int]
+    id: Mapped[int] = column(Integer, primary_key=True)
+    balance: Mapped[int] = column(Integer, nullable=False)
 
 
 Program = Callable[[Any], Any]
@@ -118,6 +130,6 @@ def without_garbage_collection() -> Iterator[None]:
 
 
 def create_tables(database: Database) -> None:
-    engine = create_engine(database.url("psycopg"))
-    Base.metadata.create_all(engine)
+    engine = create_engine(database.url(SYNC_DRIVER))
+    mapping.metadata.create_all(engine)
     engine.dispose()
