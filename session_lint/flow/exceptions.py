@@ -119,7 +119,7 @@ class Exceptions(Evaluation):
         named: Path = (handler.name,) if handler.name and self._is_kept(handler) else ()
         for state, caught in pairs:
             after = self._swallow(state, caught, node, handler, expected)
-            states.add(after.bind(named, Truth(True)) if named else after)
+            states.add(after.bind(named, Truth(True, caught.kind)) if named else after)
         inner = Outcome()
         self._current_errors.append(error)
         self._error_names.append(handler.name or "")

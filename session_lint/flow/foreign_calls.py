@@ -24,6 +24,7 @@ from session_lint.flow.values import (
     JOINED,
     Arguments,
     Closure,
+    Const,
     Coroutine,
     ExternalValue,
     Factory,
@@ -35,6 +36,7 @@ from session_lint.flow.values import (
     Query,
     Registry,
     Session,
+    Truth,
     Value,
     carries_session,
     direct_sessions,
@@ -126,6 +128,9 @@ class ForeignCalls(SessionCalls):
             return []
         if (callee is None or isinstance(callee, ExternalValue)) and last in ("rollback", "close"):
             state = self._finish_inner(path_of(node.function), last, node, state, outcome)
+        if name == "isinstance" and isinstance(first, Truth) and first.error and len(node.arguments) == 2:
+            verdict = errors.caught(first.error, self.exception_types(node.arguments[1].value), self.project.lineage)
+            return [(state, None if verdict == "maybe" else Const(verdict == "always"))]
         if name in _CONSUMING and isinstance(first, Coroutine):
             self.not_awaited(first, state)
         if name in _ITERATING and isinstance(first, Query):

@@ -270,9 +270,10 @@ class Const(NamedTuple):
 
 
 class Truth(NamedTuple):
-    """Something unknown of which only is known whether it counts as true."""
+    """Something unknown of which only is known whether it counts as true. error: the class, if it is an exception."""
 
     value: bool
+    error: str = ""
 
 
 class Literal(NamedTuple):
