@@ -12,6 +12,7 @@ from session_lint.flow import operations as ops
 from session_lint.flow import result
 from session_lint.flow.result import Event, FunctionFlow
 from session_lint.ir_queries import own_expressions, words
+from session_lint.project.shapes import named_like_session
 
 _BATCH_WORDS = ("batch", "chunk", "page", "slice", "partition", "retr", "attempt", "range", "count", "delay", "tick")
 
@@ -96,15 +97,15 @@ def _only_writes(context: Context, flow: FunctionFlow, body: tuple[ir.Stmt, ...]
 
 
 def _is_harmless(call: ir.Call) -> bool:
-    said = words(call.function).split(".")
-    last = said[-1].removesuffix("()")
+    *owners, last = [word.removesuffix("()") for word in words(call.function).split(".")]
     return (
-        last in ops.SESSION_METHODS
+        # `storage.delete(file)` is none of a session's.
+        (last in ops.SESSION_METHODS and any([word == "query" or named_like_session(word) for word in owners]))
         or last in ops.QUERY_READS
         or last in ops.CALM_METHODS
         or last in ops.CALM_FUNCTIONS
         or last[:1].isupper()
-        or bool(ops.CALM_OBJECTS.intersection(said))
+        or bool(ops.CALM_OBJECTS.intersection((*owners, last)))
     )
 
 

@@ -27,6 +27,7 @@ from session_lint.flow.values import (
     Coroutine,
     Decorated,
     Engine,
+    ExternalValue,
     Factory,
     Function,
     Generator,
@@ -47,9 +48,13 @@ from session_lint.flow.values import (
 from session_lint.ir_queries import (
     call_place,
     call_text,
+    last_name,
     path_of,
 )
 from session_lint.project.keywords import keyword_of
+
+_ENTERING = ("enter_context", "enter_async_context")
+"""What an ExitStack does with a context manager, whoever has made the stack."""
 
 
 class Calls(DecoratedCalls):
@@ -146,6 +151,8 @@ class Calls(DecoratedCalls):
         purpose: str,
         calm: bool,
     ) -> Pairs:
+        if (callee is None or isinstance(callee, ExternalValue)) and last_name(node.function) in _ENTERING:
+            return [self._onto_stack(arguments, node, state, outcome)]
         if callee is None:
             method = self.only_method(node, arguments, state)
             if method is not None:
@@ -231,13 +238,17 @@ class Calls(DecoratedCalls):
             return [(state, None)]
         if isinstance(owner, Generator):
             return self.generator_method(owner, name, node, state, outcome)
-        if isinstance(owner, Manager) and owner.kind == "stack" and name in ("enter_context", "enter_async_context"):
-            value = arguments[0][1] if arguments else None
-            state, bound = self.enter_value(value, state, node.place, call_text(node), outcome)
-            return [(self.hand_over(bound, state), bound)]
+        if isinstance(owner, Manager) and owner.kind == "stack" and name in _ENTERING:
+            return [self._onto_stack(arguments, node, state, outcome)]
         for _, value, _ in arguments:
             state = self.hand_over(value, state)
         return [(state, None)]
+
+    def _onto_stack(self, arguments: Arguments, node: ir.Call, state: State, outcome: Outcome) -> tuple[State, Value]:
+        """`stack.enter_context(session)`: whoever has the stack leaves what is entered on it."""
+        value = arguments[0][1] if arguments else None
+        state, bound = self.enter_value(value, state, node.place, call_text(node), outcome)
+        return self.hand_over(bound, state), bound
 
 
 def _asked(answer: Answer, key: ir.Expr | None, arguments: Arguments) -> Value:
