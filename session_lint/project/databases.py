@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from session_lint import ir
 from session_lint.ir_queries import last_name
 from session_lint.project import sqlalchemy_names as names
+from session_lint.project.bodies import Body
 from session_lint.project.modules import Module, VariableRef
 
 if TYPE_CHECKING:
@@ -29,18 +30,38 @@ def aborts_transactions(project: Project) -> bool:
 
 def _urls(project: Project, module: Module) -> Iterator[str]:
     """How the URL of each engine that a module makes begins; "" where that can't be seen."""
-    for part in project.expressions(module):
-        if isinstance(part, ir.Call) and last_name(part.function) in _MAKERS:
-            given = [argument.value for argument in part.arguments if argument.name in (None, "url")]
-            yield _beginning(project, module, given[0]) if given else ""
+    bodies = project.table.bodies
+    for body in project.bodies(module):
+        for part in bodies.expressions(body):
+            if isinstance(part, ir.Call) and last_name(part.function) in _MAKERS:
+                given = [argument.value for argument in part.arguments if argument.name in (None, "url")]
+                yield from _beginnings(project, module, body, given[0]) if given else ("",)
 
 
-def _beginning(project: Project, module: Module, node: ir.Expr | None) -> str:
+def _beginnings(project: Project, module: Module, body: Body, node: ir.Expr) -> Iterator[str]:
+    """Of all that a variable or attribute is given there, but for what it begins with: None or ""."""
     if isinstance(node, ir.Name):
+        around = [body] if len(node.path) == 1 else project.bodies(module)
+        given = [
+            statement.value
+            for each in around
+            for statement in project.table.bodies.statements(each)
+            if isinstance(statement, ir.Assign) and node in statement.targets and not _is_nothing(statement.value)
+        ]
+        if given:
+            yield from [_beginning(value) for value in given]
+            return
         symbol = project.table.resolve(module, node.path)
-        if not isinstance(symbol, VariableRef):
-            return ""
-        module, node = symbol.module, symbol.assignment.value
+        yield _beginning(symbol.assignment.value if isinstance(symbol, VariableRef) else None)
+        return
+    yield _beginning(node)
+
+
+def _is_nothing(value: ir.Expr | None) -> bool:
+    return value is None or (isinstance(value, ir.Constant) and not value.value)
+
+
+def _beginning(node: ir.Expr | None) -> str:
     if isinstance(node, ir.Call) and isinstance(node.function, ir.Attribute) and node.function.name == "format":
         node = node.function.base
     if isinstance(node, ir.Opaque) and node.parts:

@@ -17,6 +17,7 @@ from session_lint.flow.values import Borrowed, Dependency, Function, Instance, V
 from session_lint.ir_queries import path_of
 from session_lint.project import shapes
 from session_lint.project.aliases import Aliases
+from session_lint.project.bodies import Body
 from session_lint.project.call_graph import CallGraph
 from session_lint.project.committers import Committers
 from session_lint.project.constructors import Constructors
@@ -224,9 +225,13 @@ class Project:
         """Whether a failed session's transaction goes on: a statement has failed, no flush, and aborts nothing."""
         return not self.aborts_transactions and is_active(session) is True
 
+    def bodies(self, module: Module) -> list[Body]:
+        """What a module runs when it is imported, and the bodies of its functions."""
+        return [module.tree.body, *[function.body for function in module.functions.values()]]
+
     def expressions(self, module: Module) -> Iterator[ir.Expr]:
         """All expressions of a module, and of its functions."""
-        for body in (module.tree.body, *[function.body for function in module.functions.values()]):
+        for body in self.bodies(module):
             yield from self.table.bodies.expressions(body)
 
     def flow_in_begin(self, reference: FunctionRef, constants: Constants) -> FunctionFlow:
