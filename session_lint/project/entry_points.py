@@ -175,8 +175,8 @@ class EntryPoints:
                 if started is not None:
                     yield Entry(started, tasks.JOB, module, node.place)
             elif path and path[-1] in _REGISTERING:
-                for argument in node.arguments:
-                    started = self._function(module, argument.value, local, around)
+                for given in _registered(node):
+                    started = self._function(module, given, local, around)
                     if started is not None:
                         yield Entry(started, _REGISTERING[path[-1]], module, node.place)
             elif around is not None:
@@ -209,6 +209,15 @@ def is_route(function: ir.Function) -> bool:
     """Whether a decorator sends requests to the function."""
     calls = [decorator.function for decorator in function.decorators if isinstance(decorator, ir.Call)]
     return any([entry_words.is_route(path_of(call)) for call in calls])
+
+
+def _registered(call: ir.Call) -> Iterator[ir.Expr]:
+    """What a call may register: `add_handler(start)`, `add_handler(CommandHandler("start", start))`."""
+    for argument in call.arguments:
+        yield argument.value
+        for part in ir.expressions(argument.value):
+            if isinstance(part, ir.Call) and last_name(part.function).endswith(entry_words.HOLDER):
+                yield from [given.value for given in part.arguments]
 
 
 def _is_endless(loop: ir.While) -> bool:

@@ -15,7 +15,9 @@ BARE_JOBS = frozenset("shared_task periodic_task actor".split())
 SIGNALS = frozenset("task_prerun task_success task_failure task_retry".split())
 """What Celery sends around every job."""
 ADDING_ROUTES = frozenset("add_api_route add_url_rule add_route add_view add_api_websocket_route".split())
-ADDING_JOBS = frozenset("add_job add_handler basic_consume".split())
+ADDING_JOBS = frozenset("add_job add_handler add_handlers basic_consume".split())
+HOLDER = "Handler"
+"""How a class is called whose objects say when the function that they are given is to be called."""
 VIEWS = frozenset("RequestHandler WebSocketHandler MethodView Resource HTTPEndpoint".split())
 SERVERS = frozenset(
     "BaseRequestHandler StreamRequestHandler DatagramRequestHandler "

@@ -45,7 +45,7 @@ class Entries:
                 last_name(given)
                 for item in (self._body if self._adds else ())
                 for node in ast.walk(item)
-                if isinstance(node, ast.Call) and f".{last_name(node.func)}(" in entry_words.ADDING
+                if isinstance(node, ast.Call) and _registers(node)
                 for given in (*node.args, *[keyword.value for keyword in node.keywords])
             ]
         )
@@ -87,6 +87,11 @@ def _imports(nodes: Iterable[ast.AST]) -> set[str]:
                 ]
             )
     return names
+
+
+def _registers(call: ast.Call) -> bool:
+    name = last_name(call.func)
+    return f".{name}(" in entry_words.ADDING or name.endswith(entry_words.HOLDER)
 
 
 def _names(node: ast.expr) -> list[str]:
