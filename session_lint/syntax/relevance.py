@@ -220,13 +220,16 @@ class _Reader:
         return self.text.has(_WORDS, first, last) or self.text.has(self._names, first, last)
 
     def _may_swallow(self, function: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
-        """Whether it goes on where something has failed, and that may be a helper that knows its session by itself."""
+        """Whether it goes on where something has failed, and that may be a helper that knows its session by itself.
+
+        So does a handler that calls another helper before it lets the error out.
+        """
         first, last = function.lineno, _last_line(function)
         if self.text.has(_SUPPRESS, first, last):
             return True
         return self.text.has(_EXCEPT, first, last) and any(
             [
-                not isinstance(handler.body[-1], ast.Raise)
+                not isinstance(handler.body[-1], ast.Raise) or _acts(handler)
                 for node in ast.walk(function)
                 if isinstance(node, _TRY)
                 for handler in node.handlers
@@ -347,6 +350,12 @@ _CHANGE = re.compile(
 )
 _OF_ITSELF = re.compile(r"^[ \t]+(?:await )?self\.\w+\(", re.MULTILINE)
 _SUPPRESS = ("suppress(",)
+_TELLING = frozenset(
+    "debug info warning warn error exception critical fatal log print echo secho write format join str repr len get"
+    " isinstance hasattr getattr type format_exc print_exc exc_info capture_exception record_exception set_status"
+    " append update pop items sleep lower strip split startswith endswith exit abort add_note inc labels".split()
+)
+"""What handlers call that surely use no session."""
 _HOOKS = ("NotImplementedError", "abstractmethod")
 
 
@@ -388,6 +397,18 @@ def _ends_by_raising(function: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
     """`def not_found(): raise HTTPException(404)`: callers never come back from it."""
     return isinstance(function.body[-1], ast.Raise) or (
         _length(function) <= _SHORT and any([isinstance(statement, ast.Raise) for statement in function.body])
+    )
+
+
+def _acts(handler: ast.ExceptHandler) -> bool:
+    """Whether the handler calls more than what tells somebody about the error."""
+    return any(
+        [
+            isinstance(node, ast.Call) and last_name(node.func) not in _TELLING
+            for statement in handler.body[:-1]
+            if isinstance(statement, (ast.Expr, ast.If))
+            for node in ast.walk(statement)
+        ]
     )
 
 
