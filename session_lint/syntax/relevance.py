@@ -264,6 +264,12 @@ class _Reader:
             me is None and _OF_ITSELF.search(text) is not None
         )
 
+    def _asks_class(self, function: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
+        """Whether a class method calls another one, which may work with a session: `cls.matching(id=id).first()`."""
+        return self.text.has(_OF_CLASS, function.lineno, _last_line(function)) and any(
+            [last_name(decorator) == "classmethod" for decorator in function.decorator_list]
+        )
+
     def _wraps(self, function: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
         """Whether it is a decorator that makes coroutine functions of what may work with sessions."""
         return self.text.has(_WRAPS, function.lineno, _last_line(function)) and any(
@@ -329,7 +335,9 @@ class _Reader:
         if isinstance(member, _Function):
             # What its objects are made of, a method that works with a session may call.
             is_making = member.name == "__init__" and _length(member) <= _SHORT
-            touching = touches and (is_making or _ends_by_raising(member) or self._has_word(member))
+            touching = touches and (
+                is_making or _ends_by_raising(member) or self._has_word(member) or self._asks_class(member)
+            )
             return holds or touching or _is_hook(member) or self._may_swallow(member) or self._may_forget(member)
         if isinstance(member, ast.ClassDef):
             return touches
@@ -340,6 +348,7 @@ class _Reader:
 
 _YIELD = ("yield",)
 _WRAPS = ("wraps(",)
+_OF_CLASS = ("cls.",)
 _ALONE = re.compile(r"^[ \t]+(?:\w+\.)*(\w+)\(", re.MULTILINE)
 _EXCEPT = ("except",)
 _MAPPED = ("column(", "mapped[", "__tablename__", "relationship(", "table=true")
