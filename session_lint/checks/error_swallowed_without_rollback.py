@@ -71,7 +71,7 @@ def _own(context: Context, flow: FunctionFlow, late: set[ir.Place]) -> Iterator[
         if event.identity not in lost:
             lost.add(event.identity)
             if context.project.swallows.swallower(flow, event.identity, session).flow is flow:
-                yield _lost(context, flow, event.identity, session, event.text), event.identity, _place(session)
+                yield _lost(context, flow, event, session), event.identity, _place(session)
 
 
 def _fails_at(session: SessionState, places: set[ir.Place]) -> bool:
@@ -93,6 +93,8 @@ def _affected(context: Context, uses: list[Use]) -> list[Affected]:
 
 
 def _suffers(use: Use) -> str:
+    if use.event.detail == result.RELEASE:
+        return "fails at its RELEASE"
     return "commits nothing, or fails at its commit" if use.loses else "uses the failed session"
 
 
@@ -134,13 +136,19 @@ def _mark(event: result.Event) -> Mark:
     return Mark(event.place, f"{event.text} uses the failed session here")
 
 
-def _lost(context: Context, flow: FunctionFlow, identity: tuple[str, ...], session: SessionState, who: str) -> Finding:
-    info = flow.sessions[identity]
+def _lost(context: Context, flow: FunctionFlow, event: result.Event, session: SessionState) -> Finding:
+    info = flow.sessions[event.identity]
     what = failed_operation(session)
-    message = (
-        f"the error of {what} is swallowed inside {who}, which then commits nothing, or fails at its commit; "
-        f"let the error out, or put what may fail into `with {info.name}.begin_nested():`"
-    )
+    if event.detail == result.RELEASE:
+        message = (
+            f"the error of {what} is swallowed inside {event.text}, whose RELEASE then fails and leaves the "
+            "transaction aborted; catch the error outside of the block"
+        )
+    else:
+        message = (
+            f"the error of {what} is swallowed inside {event.text}, which then commits nothing, or fails at its "
+            f"commit; let the error out, or put what may fail into `with {info.name}.begin_nested():`"
+        )
     place = session.witness.swallowed.place if session.witness.swallowed else info.place
     is_lost = session.transaction == FAILED and not context.project.outlives(session)
     confidence = info.certainty.at_most(session.certainty if is_lost else Confidence.POSSIBLE)

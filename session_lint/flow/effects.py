@@ -260,6 +260,17 @@ class Effects:
             return session._replace(begun=0)
         return session
 
+    def release(self, session: SessionState, identity: Path, place: ir.Place) -> SessionState:
+        """The session after a savepoint's block that is left without an error.
+
+        A flush that fails rolls back to the savepoint by itself. A statement that fails leaves the transaction aborted:
+        the block's RELEASE fails, too, whatever its handler has meant.
+        """
+        is_statement = ops.SESSION_METHODS.get(failed_method(session)[1]) == ops.EXECUTE and not session.pending
+        if session.transaction == FAILED and session.witness.swallowed is not None and is_statement:
+            self.event(result.LOST_IN_BLOCK, place, identity, "begin_nested()", session, result.RELEASE)
+        return released(session)
+
     def _failures(
         self,
         session: SessionState,
@@ -321,6 +332,15 @@ def is_active(session: SessionState) -> bool | None:
     if session.pending or kind in (ops.FLUSH, ops.COMMIT):
         return False if session.transaction == FAILED else None
     return True if kind in (ops.EXECUTE, ops.READ, ops.QUERY) else None
+
+
+def released(session: SessionState) -> SessionState:
+    """The session after a savepoint: released, or rolled back to if anything has failed in it."""
+    return session._replace(
+        transaction=OPEN if session.transaction in BROKEN else session.transaction,
+        pending=False,
+        savepoints=session.savepoints - 1,
+    )
 
 
 def _pending(session: SessionState, mark: Mark) -> SessionState:

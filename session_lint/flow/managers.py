@@ -6,6 +6,7 @@ from session_lint import ir
 from session_lint.findings import Confidence
 from session_lint.flow import errors, result
 from session_lint.flow import operations as ops
+from session_lint.flow.effects import released
 from session_lint.flow.errors import Error
 from session_lint.flow.outcome import Outcome
 from session_lint.flow.result import SessionInfo
@@ -292,7 +293,7 @@ class Managers(Starts):
             ]
         if manager.kind == "savepoint":
             # RELEASE flushes: if that fails, the block rolls back to the savepoint and raises.
-            restored = _released(session)
+            restored = self.release(session, identity, node.place)
             if session.pending:
                 outcome.raises.add(state.set(identity, restored), Error(errors.INTEGRITY, node.place, "the savepoint"))
                 outcome.raises.add(state.set(identity, restored), Error(errors.DATABASE, node.place, "the savepoint"))
@@ -308,7 +309,7 @@ class Managers(Starts):
             if provider.may_commit:
                 session = session._replace(handed=True)
             if provider.nested:
-                session = _released(session)
+                session = self.release(session, identity, node.place)
             if provider.closes:
                 session = session._replace(transaction=CLOSED, owned=False)
             return [state.set(identity, session._replace(begun=0))]
@@ -369,7 +370,7 @@ class Managers(Starts):
         if manager.kind == "begin":
             return state.set(identity, session._replace(transaction=NONE, dirty=False, begun=0, reset=True)), "never"
         if manager.kind == "savepoint":
-            return state.set(identity, _released(session)), "never"
+            return state.set(identity, released(session)), "never"
         if manager.kind == "provider" and manager.reference is not None:
             provider = self._provider(manager)
             if provider.closes_on_error:
@@ -377,7 +378,7 @@ class Managers(Starts):
             elif provider.ends_on_error:
                 session = session._replace(transaction=NONE, dirty=False)
             elif provider.nested:
-                session = _released(session)
+                session = released(session)
             return state.set(identity, session._replace(begun=0)), "maybe" if provider.swallows else "never"
         return state, "never"
 
@@ -446,12 +447,3 @@ def _given_to(node: ir.Expr) -> Path:
 def _is_unnamed(node: ir.Expr) -> bool:
     """`Session(engine).begin()`: the session itself is the value of no name."""
     return isinstance(node, ir.Call) and isinstance(node.function, ir.Attribute)
-
-
-def _released(session: SessionState) -> SessionState:
-    """The session after a savepoint: released, or rolled back to if anything has failed in it."""
-    return session._replace(
-        transaction=OPEN if session.transaction in BROKEN else session.transaction,
-        pending=False,
-        savepoints=session.savepoints - 1,
-    )

@@ -21,6 +21,7 @@ from session_lint.flow.values import (
     Manager,
     Opened,
     Path,
+    Query,
     Registry,
     Session,
     Value,
@@ -89,6 +90,7 @@ class ProjectCalls(ContractCalls):
         self.note_handing(reference, node.place, handed)
         self.note_invocation(reference, constants, handed.values(), state)
         returned_as: Path | None = None
+        results = statics.results
         if contract.returned is not None:
             root = contract.returned.identity
             state, returned_as = self.session_behind(root, contract, dict(bindings), callee.receiver, state, node.place)
@@ -96,7 +98,8 @@ class ProjectCalls(ContractCalls):
         if loaded is not None:
             owner = roots.get(loaded.identity)
             since = -1 if loaded.since < 0 or owner is None else state.sessions[owner].commits
-            loaded = loaded._replace(identity=owner, since=since) if owner is not None else None
+            model = results.model_for(callee, loaded.model)
+            loaded = loaded._replace(identity=owner, since=since, model=model) if owner is not None else None
         unknown = self.unknown_to(contract, reference, bindings)
         for value in unknown:
             if isinstance(value, Session):
@@ -116,6 +119,7 @@ class ProjectCalls(ContractCalls):
         value = self._result(callee, bindings)
         if contract.returned is not None and returned_as is not None and returned_as in state.sessions:
             value = contract.returned._replace(identity=returned_as)
+            value = value._replace(model=results.model_for(callee, value.model)) if isinstance(value, Query) else value
         if value is None and (passed := passed_on(self.project.table.bodies, function)):
             given = dict(bindings).get(passed)
             value = given if isinstance(given, Session) else None

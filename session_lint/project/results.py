@@ -65,6 +65,19 @@ class Results:
                 return value._replace(reference=receiver.reference)
         return value
 
+    def model_for(self, function: Function, model: ClassRef | None) -> ClassRef | None:
+        """The class of what a method loads: `session.query(cls)` asks for the class that the method was called on."""
+        module, method = function.reference
+        receiver = function.receiver
+        if model is None or not isinstance(receiver, ClassValue) or not method.owner or not method.parameters:
+            return model
+        if model.module is not module or model.definition.qualname != method.owner:
+            return model
+        me = method.parameters[0].name
+        nodes = self._statics.table.bodies.expressions(method.body)
+        asks = any([isinstance(node, ir.Name) and node.path[0] == me for node in nodes])
+        return receiver.reference if asks else model
+
     def _gives_itself(self, method: ir.Function) -> bool:
         me = ir.Name((method.parameters[0].name,))
         for statement in self._statics.table.bodies.statements(method.body):

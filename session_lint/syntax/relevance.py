@@ -220,13 +220,16 @@ class _Reader:
         return self.text.has(_WORDS, first, last) or self.text.has(self._names, first, last)
 
     def _may_swallow(self, function: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
-        """Whether it goes on where something has failed, and that may be a helper that knows its session by itself."""
+        """Whether it goes on where something has failed, and that may be a helper that knows its session by itself.
+
+        So does a handler that calls another helper before it lets the error out.
+        """
         first, last = function.lineno, _last_line(function)
         if self.text.has(_SUPPRESS, first, last):
             return True
         return self.text.has(_EXCEPT, first, last) and any(
             [
-                not isinstance(handler.body[-1], ast.Raise)
+                not isinstance(handler.body[-1], ast.Raise) or _acts(handler)
                 for node in ast.walk(function)
                 if isinstance(node, _TRY)
                 for handler in node.handlers
@@ -259,6 +262,12 @@ class _Reader:
         found = _CHANGE.finditer(text)
         return any([match[1] in names or match[2] in names for match in found]) or (
             me is None and _OF_ITSELF.search(text) is not None
+        )
+
+    def _asks_class(self, function: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
+        """Whether a class method calls another one, which may work with a session: `cls.matching(id=id).first()`."""
+        return self.text.has(_OF_CLASS, function.lineno, _last_line(function)) and any(
+            [last_name(decorator) == "classmethod" for decorator in function.decorator_list]
         )
 
     def _wraps(self, function: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
@@ -326,7 +335,9 @@ class _Reader:
         if isinstance(member, _Function):
             # What its objects are made of, a method that works with a session may call.
             is_making = member.name == "__init__" and _length(member) <= _SHORT
-            touching = touches and (is_making or _ends_by_raising(member) or self._has_word(member))
+            touching = touches and (
+                is_making or _ends_by_raising(member) or self._has_word(member) or self._asks_class(member)
+            )
             return holds or touching or _is_hook(member) or self._may_swallow(member) or self._may_forget(member)
         if isinstance(member, ast.ClassDef):
             return touches
@@ -337,6 +348,7 @@ class _Reader:
 
 _YIELD = ("yield",)
 _WRAPS = ("wraps(",)
+_OF_CLASS = ("cls.",)
 _ALONE = re.compile(r"^[ \t]+(?:\w+\.)*(\w+)\(", re.MULTILINE)
 _EXCEPT = ("except",)
 _MAPPED = ("column(", "mapped[", "__tablename__", "relationship(", "table=true")
@@ -347,6 +359,12 @@ _CHANGE = re.compile(
 )
 _OF_ITSELF = re.compile(r"^[ \t]+(?:await )?self\.\w+\(", re.MULTILINE)
 _SUPPRESS = ("suppress(",)
+_TELLING = frozenset(
+    "debug info warning warn error exception critical fatal log print echo secho write format join str repr len get"
+    " isinstance hasattr getattr type format_exc print_exc exc_info capture_exception record_exception set_status"
+    " append update pop items sleep lower strip split startswith endswith exit abort add_note inc labels".split()
+)
+"""What handlers call that surely use no session."""
 _HOOKS = ("NotImplementedError", "abstractmethod")
 
 
@@ -388,6 +406,18 @@ def _ends_by_raising(function: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
     """`def not_found(): raise HTTPException(404)`: callers never come back from it."""
     return isinstance(function.body[-1], ast.Raise) or (
         _length(function) <= _SHORT and any([isinstance(statement, ast.Raise) for statement in function.body])
+    )
+
+
+def _acts(handler: ast.ExceptHandler) -> bool:
+    """Whether the handler calls more than what tells somebody about the error."""
+    return any(
+        [
+            isinstance(node, ast.Call) and last_name(node.func) not in _TELLING
+            for statement in handler.body[:-1]
+            if isinstance(statement, (ast.Expr, ast.If))
+            for node in ast.walk(statement)
+        ]
     )
 
 
