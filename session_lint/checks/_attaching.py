@@ -57,7 +57,14 @@ def only_attaches(flow: FunctionFlow, identity: Path) -> bool:
 
 def only_takes_from_cache(context: Context, flow: FunctionFlow, identity: Path) -> bool:
     """Whether all that is written is objects of a cache, which `merge()` makes the session's: `merge(cached[key])`."""
-    return all_writes(context, flow, identity, _takes_from_cache)
+    taken: list[bool] = []
+
+    def takes(writer: FunctionFlow, event: Event) -> bool:
+        taken.append(_takes_from_cache(writer, event))
+        return taken[-1]
+
+    # A callee that changes what it is given writes nothing itself, so it must be seen that something is taken.
+    return all_writes(context, flow, identity, takes) and any(taken)
 
 
 def _takes_from_cache(flow: FunctionFlow, event: Event) -> bool:
