@@ -317,10 +317,21 @@ def is_active(session: SessionState) -> bool | None:
         return False
     if session.transaction not in BROKEN or session.witness.failed is None:
         return None
-    kind = ops.SESSION_METHODS.get(failed_method(session)[1])
+    method = failed_method(session)[1]
+    kind = ops.SESSION_METHODS.get(method)
     if session.pending or kind in (ops.FLUSH, ops.COMMIT):
         return False if session.transaction == FAILED else None
-    return True if kind in (ops.EXECUTE, ops.READ, ops.QUERY) else None
+    return True if kind in (ops.EXECUTE, ops.READ, ops.QUERY) or method in ops.QUERY_WRITES else None
+
+
+def loses_nothing(session: SessionState) -> bool:
+    """Whether a commit() goes through and loses nothing: a statement has failed, and nothing was written before.
+
+    The database is told to end the transaction, and no more; a failed flush() is what makes commit() itself fail.
+    """
+    method = failed_method(session)[1]
+    is_statement = ops.SESSION_METHODS.get(method) == ops.EXECUTE or method in ops.QUERY_WRITES
+    return is_statement and not session.dirty and not session.pending
 
 
 def _pending(session: SessionState, mark: Mark) -> SessionState:
