@@ -12,9 +12,10 @@ from session_lint.checks.context import Context, causes, failed_operation, histo
 from session_lint.findings import Affected, Confidence, Finding, Severity
 from session_lint.flow import operations as ops
 from session_lint.flow import result
+from session_lint.flow.effects import loses_nothing
 from session_lint.flow.errors import is_database_type
 from session_lint.flow.result import Exit, FunctionFlow, SessionInfo
-from session_lint.flow.state import BROKEN, FAILED, Mark, SessionState, failed_method
+from session_lint.flow.state import BROKEN, FAILED, Mark, SessionState
 from session_lint.flow.values import Path
 from session_lint.project import ownership
 from session_lint.project.guards import catches_failures, handled
@@ -67,7 +68,7 @@ def _own(context: Context, flow: FunctionFlow, late: set[ir.Place]) -> Iterator[
             yield _reused(context, flow, reuse), reuse.event.identity, _place(reuse.session)
     ends = [(event, event.session) for event in flow.events if event.kind == result.LOST_IN_BLOCK and event.session]
     # Of several failures the surest is told.
-    for event, session in sorted(ends, key=lambda end: end[1].transaction != FAILED):
+    for event, session in sorted(ends, key=lambda end: (_is_harmless(*end), end[1].transaction != FAILED)):
         if event.identity not in lost:
             lost.add(event.identity)
             if context.project.swallows.swallower(flow, event.identity, session).flow is flow:
@@ -150,9 +151,16 @@ def _lost(context: Context, flow: FunctionFlow, event: result.Event, session: Se
             f"commit; let the error out, or put what may fail into `with {info.name}.begin_nested():`"
         )
     place = session.witness.swallowed.place if session.witness.swallowed else info.place
-    is_lost = session.transaction == FAILED and not context.project.outlives(session)
+    is_lost = (
+        session.transaction == FAILED and not context.project.outlives(session) and not _is_harmless(event, session)
+    )
     confidence = info.certainty.at_most(session.certainty if is_lost else Confidence.POSSIBLE)
     return context.finding(flow, place, message, confidence, history(session, "failed", "swallowed"), causes(session))
+
+
+def _is_harmless(event: result.Event, session: SessionState) -> bool:
+    """Whether a block that ends after a failure loses nothing. A savepoint's never ends well."""
+    return event.detail != result.RELEASE and loses_nothing(session)
 
 
 def _left_behind(context: Context, flow: FunctionFlow, told: set[tuple[str, ...]]) -> Iterator[Finding]:
@@ -190,7 +198,7 @@ def _judge_left(
     if context.local or (_expects_it(context, flow, session) and info.origin in (result.PARAMETER, result.ATTRIBUTE)):
         # Who catches IntegrityError knows that the session fails here, and leaves it so to everybody else.
         doubt = Confidence.LIKELY
-    if (owner.commits and _loses_nothing(session)) or context.project.outlives(session):
+    if (owner.commits and loses_nothing(session)) or context.project.outlives(session):
         # Unless a caller has written before, which is not seen here; or it is a deadlock in MySQL.
         doubt = Confidence.POSSIBLE
     confidence = info.certainty.at_most(session.certainty).at_most(doubt)
@@ -203,14 +211,6 @@ def _judge_left(
     place = session.witness.swallowed.place if session.witness.swallowed else way.place
     trail = history(session, "failed", "swallowed")
     yield context.finding(flow, place, message, confidence, trail, causes(session))
-
-
-def _loses_nothing(session: SessionState) -> bool:
-    """Whether a commit() goes through and loses nothing: execute() has failed, and nothing was written before.
-
-    The database is told to end the transaction, and no more; a failed flush() is what makes commit() itself fail.
-    """
-    return not session.dirty and ops.SESSION_METHODS.get(failed_method(session)[1]) == ops.EXECUTE
 
 
 def _expects_it(context: Context, flow: FunctionFlow, session: SessionState) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from session_lint import ir
 from session_lint.checks import rule
 from session_lint.checks.context import Context, history, step_at
 from session_lint.findings import Confidence, Finding, Severity, Step
@@ -59,7 +60,22 @@ def check(context: Context) -> Iterator[Finding]:
             message = (
                 f"the {started.kind} {started.runs} works with {started.given} {_WHEN[started.kind]}, but {end.text}"
             )
-            yield _finding(context, flow, event, f"{message}; {_REMEDY}", end, end.confidence)
+            confidence = end.confidence
+            if confidence is not Confidence.CERTAIN and _is_closed_by_task(context, flow, event):
+                confidence = Confidence.POSSIBLE  # Whoever ends it is not seen, and may have been told to leave it.
+            yield _finding(context, flow, event, f"{message}; {_REMEDY}", end, confidence)
+
+
+def _is_closed_by_task(context: Context, flow: FunctionFlow, event: Event) -> bool:
+    """Whether what is started closes the session itself, as its owner would."""
+    for handing in flow.calls:
+        if not ir.within(handing.place, event.place):
+            continue
+        usage = context.project.statics.usage(handing.callee)
+        for root, given in handing.given:
+            if given == event.identity and root in usage and usage[root].methods & {"close", "aclose"}:
+                return True
+    return False
 
 
 def _finding(

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from session_lint import ir
 from session_lint.checks import rule
+from session_lint.checks._attaching import all_writes, only_attaches, only_takes_from_cache
 from session_lint.checks._dropped import dropped_by
 from session_lint.checks._sqlalchemy_1 import commits_by_itself
 from session_lint.checks.context import Context, certainty, history
@@ -15,7 +16,7 @@ from session_lint.flow import result
 from session_lint.flow.result import Event, FunctionFlow, SessionInfo
 from session_lint.flow.state import CLOSED, ENTRY, NONE, OPEN, SessionState
 from session_lint.flow.values import Path
-from session_lint.ir_queries import path_of, precedes
+from session_lint.ir_queries import precedes
 
 _TEMPORARY = re.compile(r"create\s+(local\s+)?temp(orary)?\s+table", re.IGNORECASE)
 
@@ -52,46 +53,14 @@ def _finding(context: Context, flow: FunctionFlow, info: SessionInfo, lost: Sess
     writers = _writers(context, flow, info.identity, place)
     # Who changes what it returns may only want it to look like that: `photo.url = signed(photo.url)`.
     is_shown = _only_changes(context, flow, info.identity) and _returns_objects(flow)
-    confidence = Confidence.POSSIBLE if is_shown or _only_attaches(flow, info.identity) else Confidence.LIKELY
+    is_read = only_attaches(flow, info.identity) or only_takes_from_cache(context, flow, info.identity)
+    confidence = Confidence.POSSIBLE if is_shown or is_read else Confidence.LIKELY
     return context.finding(flow, place, message, certainty(info, confidence), trail, writers)
 
 
-def _only_changes(context: Context, flow: FunctionFlow, identity: Path, depth: int = 0) -> bool:
+def _only_changes(context: Context, flow: FunctionFlow, identity: Path) -> bool:
     """Whether all that a function writes with a session is changes of objects that were loaded."""
-    for event in flow.events:
-        if event.kind != result.WROTE or event.identity != identity or event.detail == result.CHANGE:
-            continue
-        inner = [
-            (callee, root)
-            for handing in flow.calls
-            for root, given in handing.given
-            if handing.place == event.place and given == identity and (callee := context.project.flow(handing.callee))
-        ]
-        if not inner or depth >= _DEEPEST:
-            return False
-        if not all([_only_changes(context, callee, root, depth + 1) for callee, root in inner]):
-            return False
-    return True
-
-
-def _only_attaches(flow: FunctionFlow, identity: Path) -> bool:
-    """Whether all that is written is an object that was handed in and is read then: `add()` lets it load the rest."""
-    writes = {event.place for event in flow.events if event.kind == result.WROTE and event.identity == identity}
-    added: set[str] = set()
-    read: set[str] = set()
-    for part in ir.expressions(flow.reference.function.body):
-        if isinstance(part, ir.Call) and part.place in writes:
-            argument = part.arguments[0].value if len(part.arguments) == 1 else None
-            if path_of(part.function)[-1:] != ("add",) or not isinstance(argument, ir.Name):
-                return False
-            writes.discard(part.place)
-            added.add(".".join(argument.path))
-        elif added and isinstance(part, ir.Call) and path_of(part.function) == ("getattr",):
-            read |= {".".join(path_of(argument.value)) for argument in part.arguments[:1]}
-        elif added and isinstance(part, ir.Name) and part.path[1:] and part.path[-1] != "id":
-            read.add(part.path[0])
-    given = {parameter.name for parameter in flow.reference.function.parameters}
-    return not writes and bool(added) and added <= read & given
+    return all_writes(context, flow, identity, lambda _, event: event.detail == result.CHANGE)
 
 
 def _returns_objects(flow: FunctionFlow) -> bool:

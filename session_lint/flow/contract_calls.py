@@ -221,6 +221,8 @@ class ContractCalls(ForeignCalls):
                     if root in splits and effect.commits:
                         composed = composed.mark(split=Mark(place, f"{label} commits them here"))
                     after = after.set(identity, composed)
+                    if effect.reset and not effect.commits:
+                        after = self.rolled_back_too(identity, after)
                     if effect.commits and session.savepoints:
                         self.event(result.COMMIT_IN_SAVEPOINT, place, identity, label, session)
                     if effect.commits:

@@ -266,8 +266,7 @@ class Effects:
         A flush that fails rolls back to the savepoint by itself. A statement that fails leaves the transaction aborted:
         the block's RELEASE fails, too, whatever its handler has meant.
         """
-        is_statement = ops.SESSION_METHODS.get(failed_method(session)[1]) == ops.EXECUTE and not session.pending
-        if session.transaction == FAILED and session.witness.swallowed is not None and is_statement:
+        if session.transaction == FAILED and session.witness.swallowed is not None and _is_by_statement(session):
             self.event(result.LOST_IN_BLOCK, place, identity, "begin_nested()", session, result.RELEASE)
         return released(session)
 
@@ -328,10 +327,26 @@ def is_active(session: SessionState) -> bool | None:
         return False
     if session.transaction not in BROKEN or session.witness.failed is None:
         return None
-    kind = ops.SESSION_METHODS.get(failed_method(session)[1])
+    method = failed_method(session)[1]
+    kind = ops.SESSION_METHODS.get(method)
     if session.pending or kind in (ops.FLUSH, ops.COMMIT):
         return False if session.transaction == FAILED else None
-    return True if kind in (ops.EXECUTE, ops.READ, ops.QUERY) else None
+    return True if kind in (ops.EXECUTE, ops.READ, ops.QUERY) or method in ops.QUERY_WRITES else None
+
+
+def loses_nothing(session: SessionState) -> bool:
+    """Whether a commit() goes through and loses nothing: a statement has failed, and nothing was written before.
+
+    The database is told to end the transaction, and no more; a failed flush() is what makes commit() itself fail.
+    """
+    return _is_by_statement(session) and not session.dirty
+
+
+def _is_by_statement(session: SessionState) -> bool:
+    """Whether a statement has failed, and no flush before it."""
+    method = failed_method(session)[1]
+    is_statement = ops.SESSION_METHODS.get(method) == ops.EXECUTE or method in ops.QUERY_WRITES
+    return is_statement and not session.pending
 
 
 def released(session: SessionState) -> SessionState:

@@ -126,7 +126,8 @@ class ForeignCalls(SessionCalls):
         if kind:
             outcome.raises.add(state, Error(kind, node.place, call_text(node)))
             return []
-        if (callee is None or isinstance(callee, ExternalValue)) and last in ("rollback", "close"):
+        ends = last in ("rollback", "close") or (last == "remove" and not arguments)
+        if ends and (callee is None or isinstance(callee, ExternalValue)):
             state = self._finish_inner(path_of(node.function), last, node, state, outcome)
         if name == "isinstance" and isinstance(first, Truth) and first.error and len(node.arguments) == 2:
             verdict = errors.caught(first.error, self.exception_types(node.arguments[1].value), self.project.lineage)
@@ -164,7 +165,9 @@ class ForeignCalls(SessionCalls):
         owner = path[:-1]
         given = self._given_by(owner, state) if owner else set()
         for identity in list(state.sessions):
-            holds = bool(owner) and len(identity) > len(owner) and identity[: len(owner)] == owner
+            holds = (
+                method != "remove" and bool(owner) and len(identity) > len(owner) and identity[: len(owner)] == owner
+            )
             if holds or identity in given:
                 state = self.operate(state, identity, kind, node.place, call_text(node), outcome)
         return state

@@ -9,8 +9,8 @@ from session_lint.flow import operations as ops
 from session_lint.flow.effects import released
 from session_lint.flow.errors import Error
 from session_lint.flow.outcome import Outcome
+from session_lint.flow.renewals import Renewals, restored
 from session_lint.flow.result import SessionInfo
-from session_lint.flow.starts import Starts
 from session_lint.flow.state import BROKEN, CLOSED, NONE, OPEN, Mark, Pairs, SessionState, State, States
 from session_lint.flow.values import (
     BLOCK,
@@ -40,7 +40,7 @@ from session_lint.project.provider import Provider
 Entered = list[tuple[State, Value, Value]]
 
 
-class Managers(Starts):
+class Managers(Renewals):
     """Enters and leaves context managers."""
 
     def enter(self, value: Value, state: State, node: ir.With, item: ir.WithItem, outcome: Outcome) -> Entered:
@@ -66,8 +66,19 @@ class Managers(Starts):
                 return self._enter_object(value, bound, state, node, outcome)
             if isinstance(bound, (Borrowed, Opened)):
                 return [self._provided(bound.type, state, node, item, None, "foreign")]
-            return [(state, Manager("null", value), value if bound is None else bound)]
-        return self._enter_unknown(value, state, node, item)
+            return self._enter_renewing(value, state, node, item) or [
+                (state, Manager("null", value), value if bound is None else bound)
+            ]
+        return self._enter_renewing(None, state, node, item) or self._enter_unknown(value, state, node, item)
+
+    def _enter_renewing(self, value: Value, state: State, node: ir.With, item: ir.WithItem) -> Entered:
+        renewed = self.renewed(item, state)
+        if renewed is None:
+            return []
+        path, kind = renewed
+        state, _, inner = self._provided(kind, state, node, item._replace(target=ir.Name(path)), None, "foreign")
+        outer = ((".".join(path), state.variables.get(path)),)
+        return [(state.bind(path, inner), Manager("foreign", inner, bindings=outer), value)]
 
     def _enter_object(self, value: Instance, bound: Value, state: State, node: ir.With, outcome: Outcome) -> Entered:
         """`with Transaction(session):` of a class of the project."""
@@ -256,7 +267,8 @@ class Managers(Starts):
             return
 
         def normally(states: States) -> list[State]:
-            return [after for state in states for after in self._leave_normally(manager, state, node, outcome)]
+            left = [after for state in states for after in self._leave_normally(manager, state, node, outcome)]
+            return [restored(manager, after) for after in left]
 
         outcome.normal.update(normally(inner.normal))
         outcome.breaks.update(normally(inner.breaks))
@@ -265,7 +277,8 @@ class Managers(Starts):
             for state in normally(States(group)):
                 outcome.returns.add(state, value, place)
         for state, error in inner.raises:
-            for after, swallowed in self._leave_raising(manager, state, error, node, outcome):
+            for left, swallowed in self._leave_raising(manager, state, error, node, outcome):
+                after = restored(manager, left)
                 if swallowed != "always":
                     outcome.raises.add(after, error)
                 if swallowed != "never":
@@ -333,7 +346,7 @@ class Managers(Starts):
         """The end of a block commits: what it commits may be lost, and the commit itself may fail, cleanly."""
         session = state.sessions[identity]
         if session.transaction in BROKEN and session.witness.swallowed is not None:
-            self.event(result.LOST_IN_BLOCK, node.place, identity, who, session)
+            self.event(result.LOST_IN_BLOCK, node.place, identity, who, session, session.dirty)
         clean = session._replace(transaction=NONE, dirty=False, pending=False, reset=True)
         if session.transaction == OPEN or session.dirty:
             over = clean._replace(transaction=CLOSED, owned=False) if closes else clean

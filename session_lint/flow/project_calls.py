@@ -308,7 +308,7 @@ class ProjectCalls(ContractCalls):
             stored = self.project.constructors.of(reference)
             position = 0
             for name, value, _ in arguments:
-                parameter = stored.parameter(name, position)
+                parameter = stored.parameter(name, position) or ("?" if stored.is_unseen else None)
                 position += name is None
                 if parameter is not None and carries_session(value):
                     fields += [(field, value) for field in stored.fields.get(parameter, (parameter,))]

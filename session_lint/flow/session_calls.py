@@ -10,6 +10,7 @@ from session_lint.flow import operations as ops
 from session_lint.flow import result
 from session_lint.flow.effects import known_transaction
 from session_lint.flow.errors import Error
+from session_lint.flow.namesakes import Namesakes
 from session_lint.flow.objects import known_since, sent
 from session_lint.flow.outcome import Outcome
 from session_lint.flow.sql_statements import SqlStatements, names_class
@@ -45,7 +46,6 @@ from session_lint.flow.values import (
     Value,
     connection_of,
 )
-from session_lint.flow.variables import Variables
 from session_lint.ir_queries import (
     asks_for_autocommit,
     call_place,
@@ -77,7 +77,7 @@ _OF_MIGRATION = ("op", "get_bind")
 """Alembic opens the connection of a migration, and closes it."""
 
 
-class SessionCalls(Variables):
+class SessionCalls(Namesakes):
     """Applies methods of sessions, and of what sessions, engines and session generators return."""
 
     def __init__(self, project: Project, reference: FunctionRef, depth: int) -> None:
@@ -144,6 +144,8 @@ class SessionCalls(Variables):
             session = state.sessions[identity]
             self.event(result.COMMIT_IN_SAVEPOINT, node.place, identity, text, session, savepoint)
         after = self.operate(state, identity, kind, node.place, text, outcome)
+        if kind == ops.ROLLBACK:
+            after = self.rolled_back_too(identity, after)
         if name == "add" and node.arguments:
             after = self.adopt(node.arguments[0].value, identity, after)
         elif kind in (ops.CLOSE, ops.REMOVE) or name == "expunge_all":

@@ -180,6 +180,8 @@ class Manager(NamedTuple):
     "closing"   closes `value`                           "stack"     an ExitStack
     "foreign"   a provider that can't be seen; assumed to finish what it hands out
     "object"    an object of the project that has been given a session (`value`), whose methods enter and leave
+
+    bindings: what a provider was called with; of a "foreign" one the names that mean something else again afterwards.
     """
 
     kind: str

@@ -168,10 +168,10 @@ class Variables(Objects):
 
     def shortest(self, path: Path) -> Path:
         """`self.users.db` is `self.db`, if that is what the object has made `self.users` of."""
-        owner = self._own_class(path[0]) if len(path) > 2 else None
+        owner = self.own_class(path[0]) if len(path) > 2 else None
         return (path[0], *self.project.aliases.shortest(owner, path[1:])) if owner is not None else path
 
-    def _own_class(self, name: str) -> ClassRef | None:
+    def own_class(self, name: str) -> ClassRef | None:
         """The class that the function is a method of, if that is what it calls its object."""
         reference: FunctionRef | None = self.flow.reference
         while reference is not None and not reference.function.owner:
@@ -183,7 +183,7 @@ class Variables(Objects):
 
     def kept_transaction(self, path: Path, state: State) -> tuple[State, Value]:
         """`self.transaction`, if that is what `self.connection.begin()` has given."""
-        owner = self._own_class(path[0]) if len(path) == 2 else None
+        owner = self.own_class(path[0]) if len(path) == 2 else None
         begun = self.project.aliases.begun(owner, path[1]) if owner is not None else None
         if begun is None:
             return state, None

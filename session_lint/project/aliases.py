@@ -39,6 +39,10 @@ class Aliases:
         rest = self.shortest(part.reference, path[1:])
         return (part.same[rest[0]],) if len(rest) == 1 and rest[0] in part.same else (path[0], *rest)
 
+    def is_made(self, owner: ClassRef, attribute: str) -> bool:
+        """Whether the object itself makes what it keeps there, so that what that was made of is known."""
+        return self._part(owner, attribute) is not None
+
     def begun(self, owner: ClassRef, attribute: str) -> tuple[str, bool] | None:
         """The attribute with the session or connection whose begin() has given this one; whether it is a savepoint."""
         key = (id(owner.definition), attribute)

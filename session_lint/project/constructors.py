@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from session_lint import ir
+from session_lint.ir_queries import last_name
 from session_lint.project.modules import (
     ClassRef,
     SymbolTable,
@@ -15,10 +16,14 @@ if TYPE_CHECKING:
 
 
 class Constructor(NamedTuple):
-    """positional: parameter names of a class's `__init__`. fields: which attributes keep which parameter."""
+    """positional: parameter names of a class's `__init__`. fields: which attributes keep which parameter.
+
+    is_unseen: a base class that can't be seen may keep what it is given.
+    """
 
     positional: tuple[str, ...]
     fields: dict[str, tuple[str, ...]]
+    is_unseen: bool = False
 
     def parameter(self, name: str | None, position: int) -> str | None:
         """What an argument is for, by its name or else by its position; None if that is unknown."""
@@ -52,7 +57,9 @@ class Constructors:
                 for target in statement.targets
                 if isinstance(target, ir.Name)
             ]
-            return Constructor(tuple(names), {name: (name,) for name in names})
+            names = names or _of_named_tuple(reference.definition)
+            is_unseen = not names and bool(reference.definition.bases)
+            return Constructor(tuple(names), {name: (name,) for name in names}, is_unseen)
         parameters = [parameter.name for parameter in method.function.parameters]
         me, names = (parameters[0], parameters[1:]) if parameters else ("", [])
         fields: dict[str, list[str]] = {}
@@ -83,3 +90,14 @@ class Constructors:
                     name = inherited.parameter(argument.name, position)
                     if name is not None and isinstance(argument.value, ir.Name) and len(argument.value.path) == 1:
                         fields.setdefault(argument.value.path[0], []).extend(inherited.fields.get(name, ()))
+
+
+def _of_named_tuple(definition: ir.Class) -> list[str]:
+    """The fields of `class Row(namedtuple("Row", ["id", "name"]))`, which may also be one text: "id name"."""
+    for base in definition.bases:
+        if isinstance(base, ir.Call) and last_name(base.function) == "namedtuple" and len(base.arguments) > 1:
+            given = base.arguments[1].value
+            texts = given.items if isinstance(given, ir.Collection) else (given,)
+            said = [text.value for text in texts if isinstance(text, ir.Constant) and isinstance(text.value, str)]
+            return " ".join(said).replace(",", " ").split() if len(said) == len(texts) else []
+    return []

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from session_lint import ir
-from session_lint.ir_queries import last_name
+from session_lint.flow.values import Path
+from session_lint.ir_queries import last_name, me_of
 from session_lint.project import sqlalchemy_names as names
 from session_lint.project.bodies import Body
 from session_lint.project.modules import Module, VariableRef
@@ -16,54 +17,83 @@ if TYPE_CHECKING:
 
 _MAKERS = frozenset(name.rpartition(".")[2] for name in names.ENGINE_MAKERS)
 _FORGIVING = ("sqlite", "mysql", "mariadb")
+_FORGIVING_DRIVERS = frozenset(
+    ("aiomysql", "asyncmy", "pymysql", "mysqlclient", "mysql-connector-python", "mariadb", "aiosqlite")
+)
 
 
 def aborts_transactions(project: Project) -> bool:
-    """Whether a statement that fails may abort its transaction: not if every URL, tests aside, is of one that doesn't.
+    """Whether a statement that fails may abort its transaction: not if all that is said is of databases that don't.
 
     SQLite and MySQL (InnoDB) take back the statement alone, and what was written before it is committed with what
     comes after. A deadlock in MySQL takes back everything, and says so in its error only.
     """
-    urls = [url for module in project.table.modules if not module.is_short_lived for url in _urls(project, module)]
-    return not urls or not all([url.startswith(_FORGIVING) for url in urls])
+    modules = [module for module in project.table.modules if not module.is_short_lived]
+    urls = [url for module in modules for url in _urls(project, module)]
+    if not all([url.startswith(_FORGIVING) for url in urls if url]):
+        return True
+    return not (urls and all(urls)) and not _has_only_forgiving_drivers(project, modules)
+
+
+def _has_only_forgiving_drivers(project: Project, modules: list[Module]) -> bool:
+    """Whether the requirements name drivers of forgiving databases alone, and no code speaks of another database."""
+    drivers = project.versions.drivers([module.path for module in modules])
+    if not drivers or not drivers <= _FORGIVING_DRIVERS:
+        return False
+    return not any(
+        [
+            isinstance(part, ir.Constant) and isinstance(part.value, str) and part.value.startswith("postgres")
+            for module in modules
+            for part in project.expressions(module)
+        ]
+    )
 
 
 def _urls(project: Project, module: Module) -> Iterator[str]:
     """How the URL of each engine that a module makes begins; "" where that can't be seen."""
-    bodies = project.table.bodies
     for body in project.bodies(module):
-        for part in bodies.expressions(body):
+        for part in project.table.bodies.expressions(body):
             if isinstance(part, ir.Call) and last_name(part.function) in _MAKERS:
                 given = [argument.value for argument in part.arguments if argument.name in (None, "url")]
-                yield from _beginnings(project, module, body, given[0]) if given else ("",)
+                yield _beginning(project, module, body, given[0]) if given else ""
 
 
-def _beginnings(project: Project, module: Module, body: Body, node: ir.Expr) -> Iterator[str]:
-    """Of all that a variable or attribute is given there, but for what it begins with: None or ""."""
-    if isinstance(node, ir.Name):
-        around = [body] if len(node.path) == 1 else project.bodies(module)
-        given = [
-            statement.value
-            for each in around
-            for statement in project.table.bodies.statements(each)
-            if isinstance(statement, ir.Assign) and node in statement.targets and not _is_nothing(statement.value)
-        ]
-        if given:
-            yield from [_beginning(value) for value in given]
-            return
-        symbol = project.table.resolve(module, node.path)
-        yield _beginning(symbol.assignment.value if isinstance(symbol, VariableRef) else None)
-        return
-    yield _beginning(node)
+def _beginning(project: Project, module: Module, body: Body, node: ir.Expr) -> str:
+    if not isinstance(node, ir.Name):
+        return _literal(node)
+    if len(node.path) == 1 and (local := _assigned(project, body, node.path)):
+        return _common(local)
+    symbol = project.table.resolve(module, node.path)
+    if isinstance(symbol, VariableRef):
+        return _literal(symbol.assignment.value)
+    return _kept(project, node.path[1]) if len(node.path) == 2 else ""
 
 
-def _is_nothing(value: ir.Expr | None) -> bool:
-    return value is None or (isinstance(value, ir.Constant) and not value.value)
-
-
-def _beginning(node: ir.Expr | None) -> str:
+def _literal(node: ir.Expr | None) -> str:
     if isinstance(node, ir.Call) and isinstance(node.function, ir.Attribute) and node.function.name == "format":
         node = node.function.base
     if isinstance(node, ir.Opaque) and node.parts:
         node = node.parts[0]
     return node.value if isinstance(node, ir.Constant) and isinstance(node.value, str) else ""
+
+
+def _kept(project: Project, attribute: str) -> str:
+    """`self.url`: what all that is ever kept under that name begins with."""
+    given: list[ir.Expr | None] = []
+    for module in project.table.modules:
+        given += _assigned(project, module.tree.body, (attribute,))
+        for method in [function for function in module.functions.values() if function.owner]:
+            given += _assigned(project, method.body, (me_of(method), attribute))
+    return _common(given)
+
+
+def _assigned(project: Project, body: Body, path: Path) -> list[ir.Expr | None]:
+    statements = project.table.bodies.statements(body)
+    return [each.value for each in statements if isinstance(each, ir.Assign) and ir.Name(path) in each.targets]
+
+
+def _common(given: list[ir.Expr | None]) -> str:
+    """What values begin with, if it is one database; "" says nothing."""
+    said = [value for value in given if value not in (None, ir.Constant(None), ir.Constant(""))]
+    databases = {_literal(value).partition(":")[0].partition("+")[0] for value in said}
+    return databases.pop() if len(databases) == 1 else ""

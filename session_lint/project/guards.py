@@ -19,6 +19,9 @@ _FAILURES = frozenset({"SQLAlchemyError", "DBAPIError", "DatabaseError", "Progra
 """What SQLAlchemy raises where a statement has failed. An OperationalError may be a database that can't be reached,
 which breaks no session."""
 
+_OF_VALUES = "sqlalchemy.exc.StatementError"
+"""What SQLAlchemy raises, rather than one of the above, for a value that it can't send: nothing has been sent then."""
+
 _ASKING = frozenset({"one", "scalar_one", "get_one"})
 """Methods that raise a SQLAlchemyError where there is no row; nothing has failed then."""
 
@@ -44,8 +47,11 @@ def guards_alone(table: SymbolTable, flow: FunctionFlow, session: SessionState) 
     bodies = _guarded(table, found[0], session) if found is not None else []
     if found is None or not bodies:
         return False
-    if _is_for_failures(table, flow, found[1]):
+    kinds = _kinds(table, flow, found[1])
+    if kinds and all(map(_is_failure, kinds)):
         return True
+    if _OF_VALUES in kinds and not any(map(_is_failure, kinds)):
+        return False
     # An operation of the session itself, or a call that can be seen.
     is_seen = bool(session.witness.causes) or failed_method(session)[1] in operations.SESSION_METHODS
     return is_seen and all([_fails_alone(body, place) for body, place in bodies])
@@ -56,16 +62,19 @@ def catches_failures(table: SymbolTable, flow: FunctionFlow, session: SessionSta
     found = handled(table, flow, session)
     if found is None or not _guarded(table, found[0], session):
         return False
-    return _is_for_failures(table, flow, found[1])
+    kinds = _kinds(table, flow, found[1])
+    return bool(kinds) and all(map(_is_failure, kinds))
 
 
-def _is_for_failures(table: SymbolTable, flow: FunctionFlow, handler: ir.Handler) -> bool:
-    kinds = handler.type.items if isinstance(handler.type, ir.Collection) else (handler.type,)
-    symbols = [table.resolve(flow.reference.module, path_of(kind)) if kind is not None else None for kind in kinds]
-    names = [symbol.name for symbol in symbols if isinstance(symbol, External)]
-    return len(names) == len(kinds) and all(
-        [name.startswith("sqlalchemy.") and name.rpartition(".")[2] in _FAILURES for name in names]
-    )
+def _kinds(table: SymbolTable, flow: FunctionFlow, handler: ir.Handler) -> list[str]:
+    """The exceptions that a handler names, "" for one that is not SQLAlchemy's; none if it names none."""
+    nodes = handler.type.items if isinstance(handler.type, ir.Collection) else (handler.type,)
+    symbols = [table.resolve(flow.reference.module, path_of(node)) for node in nodes if node is not None]
+    return [symbol.name if isinstance(symbol, External) else "" for symbol in symbols]
+
+
+def _is_failure(kind: str) -> bool:
+    return kind.startswith("sqlalchemy.") and kind.rpartition(".")[2] in _FAILURES
 
 
 def _guarded(table: SymbolTable, attempt: ir.Try, session: SessionState) -> list[tuple[tuple[ir.Stmt, ...], ir.Place]]:

@@ -9,6 +9,7 @@ from session_lint import ir
 from session_lint.findings import Confidence
 from session_lint.flow import operations, result
 from session_lint.flow.answers import answer_in
+from session_lint.flow.effects import loses_nothing
 from session_lint.flow.result import Event, Exit, FunctionFlow
 from session_lint.flow.state import BROKEN, FAILED, SessionState
 from session_lint.flow.values import Path
@@ -127,7 +128,8 @@ class Swallows:
                 yield Use(flow, reuse.event, reuse.confidence, False)
         for event in flow.events:
             if event.kind == result.LOST_IN_BLOCK and event.session is not None:
-                sure = event.session.transaction == FAILED and not self._project.outlives(event.session)
+                goes_on = self._project.outlives(event.session) or loses_nothing(event.session)
+                sure = event.session.transaction == FAILED and not goes_on
                 info = flow.sessions[event.identity]
                 certainty = info.certainty.at_most(event.session.certainty)
                 yield Use(flow, event, certainty if sure else Confidence.POSSIBLE, True)

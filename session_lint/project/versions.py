@@ -23,6 +23,13 @@ _ENDS_FIRST = ((0, 106), (0, 118))
 
 _LOCKS = ("uv.lock", "poetry.lock", "pdm.lock", "pylock.toml", "Pipfile.lock")
 _DECLARATIONS = ("pyproject.toml", "setup.cfg", "setup.py", "Pipfile")
+_DRIVERS = (
+    *("aiomysql", "asyncmy", "pymysql", "mysqlclient", "mysql-connector-python", "mariadb", "aiosqlite"),
+    *("psycopg2", "psycopg2-binary", "psycopg", "asyncpg", "pg8000", "psycopg2cffi"),
+    *("oracledb", "cx-oracle", "pyodbc", "pymssql", "aioodbc", "snowflake-sqlalchemy", "duckdb-engine"),
+)
+"""What SQLAlchemy reaches databases with; some are extras of its own, too (`sqlalchemy[aiomysql]`)."""
+
 _MAX_LEVELS = 12
 _MAX_BYTES = 16_000_000
 
@@ -49,13 +56,21 @@ class Version(NamedTuple):
         return False if self.high is not None and self.high <= number else None
 
 
+class _Said(NamedTuple):
+    """What the files of a directory say. drivers: those that are asked for, in whatever version."""
+
+    locked: dict[str, Version]
+    declared: dict[str, Version]
+    drivers: frozenset[str]
+
+
 class Versions:
     """Reads the files around the linted modules, each once."""
 
     def __init__(self, settings: Settings) -> None:
         self._root = settings.root.resolve()
         self._fastapi = settings.fastapi_version
-        self._found: dict[Path, tuple[dict[str, Version], dict[str, Version]]] = {}
+        self._found: dict[Path, _Said] = {}
 
     def of(self, path: str, package: str) -> Version | None:
         """The version of a package that the module at a path runs with; None if nothing says it."""
@@ -63,11 +78,16 @@ class Versions:
             return _exactly(self._fastapi, "the settings")
         declared = None
         for directory in self._directories(Path(path).resolve().parent):
-            locked, bounds = self._read(directory)
-            if package in locked:
-                return locked[package]
-            declared = declared or bounds.get(package)
+            said = self._read(directory)
+            if package in said.locked:
+                return said.locked[package]
+            declared = declared or said.declared.get(package)
         return declared
+
+    def drivers(self, paths: Iterable[str]) -> frozenset[str]:
+        """The database drivers that are asked for in the directories of these paths and above; lock files name more."""
+        around = {step for path in paths for step in self._directories(Path(path).resolve().parent)}
+        return frozenset().union(*[self._read(directory).drivers for directory in around])
 
     def dependencies_end_first(self, path: str) -> bool | None:
         """Whether FastAPI ends dependencies before it sends the response and begins background tasks.
@@ -90,13 +110,13 @@ class Versions:
     def fingerprint(self, paths: Iterable[str]) -> str:
         """Changes with whatever `of` says about the modules at these paths."""
         directories = sorted({str(Path(path).parent) for path in paths})
-        return "\n".join(
-            [
-                f"{directory} {package} {self.of(f'{directory}/x', package)}"
-                for directory in directories
-                for package in PACKAGES
-            ]
-        )
+        said = [
+            f"{directory} {package} {self.of(f'{directory}/x', package)}"
+            for directory in directories
+            for package in PACKAGES
+        ]
+        drivers = self.drivers([f"{directory}/x" for directory in directories])
+        return "\n".join([*said, " ".join(sorted(drivers))])
 
     def _directories(self, directory: Path) -> Iterator[Path]:
         for _ in range(_MAX_LEVELS):
@@ -105,13 +125,15 @@ class Versions:
                 return
             directory = directory.parent
 
-    def _read(self, directory: Path) -> tuple[dict[str, Version], dict[str, Version]]:
+    def _read(self, directory: Path) -> _Said:
         """What the lock files and the requirements of a directory say."""
         if directory not in self._found:
             locked: dict[str, Version] = {}
             declared: dict[str, Version] = {}
+            drivers: set[str] = set()
             for name in _files(directory):
                 text = _text(directory / name)
+                drivers |= _asked_for(text) if name not in _LOCKS else set()
                 for package in PACKAGES if text else ():
                     if name in _LOCKS:
                         found = _locked(text, package, name)
@@ -121,7 +143,7 @@ class Versions:
                         declared |= {package: found} if found and package not in declared else {}
             # A requirements file that pins is as good as a lock file.
             locked |= {key: found for key, found in declared.items() if found.is_exact and key not in locked}
-            self._found[directory] = locked, declared
+            self._found[directory] = _Said(locked, declared, frozenset(drivers))
         return self._found[directory]
 
 
@@ -172,6 +194,13 @@ def _declared(text: str, package: str, name: str) -> Version | None:
             if bounds is not None:
                 return Version(*bounds, name)
     return None
+
+
+def _asked_for(text: str) -> set[str]:
+    """The drivers that a file names outside of its comments."""
+    code = re.sub(r"(?m)(^|\s)#.*$", "", text)
+    words = {word.lower().replace("_", "-") for word in re.findall(r"[A-Za-z][\w-]*", code)}
+    return words & set(_DRIVERS)
 
 
 def _bounds(text: str) -> tuple[Number, Number | None] | None:
