@@ -19,7 +19,7 @@ from session_lint.flow.state import BROKEN, FAILED, Mark, SessionState
 from session_lint.flow.values import Path
 from session_lint.project import ownership
 from session_lint.project.guards import catches_failures, handled
-from session_lint.project.swallows import Reuse, Swallower, Use, is_retry
+from session_lint.project.swallows import Reuse, Swallower, Use, ends_well, is_retry
 
 
 @rule("SES102", "error-swallowed-without-rollback", Severity.ERROR)
@@ -68,7 +68,7 @@ def _own(context: Context, flow: FunctionFlow, late: set[ir.Place]) -> Iterator[
             yield _reused(context, flow, reuse), reuse.event.identity, _place(reuse.session)
     ends = [(event, event.session) for event in flow.events if event.kind == result.LOST_IN_BLOCK and event.session]
     # Of several failures the surest is told.
-    for event, session in sorted(ends, key=lambda end: (_is_harmless(*end), end[1].transaction != FAILED)):
+    for event, session in sorted(ends, key=lambda end: (ends_well(*end), end[1].transaction != FAILED)):
         if event.identity not in lost:
             lost.add(event.identity)
             if context.project.swallows.swallower(flow, event.identity, session).flow is flow:
@@ -152,15 +152,10 @@ def _lost(context: Context, flow: FunctionFlow, event: result.Event, session: Se
         )
     place = session.witness.swallowed.place if session.witness.swallowed else info.place
     is_lost = (
-        session.transaction == FAILED and not context.project.outlives(session) and not _is_harmless(event, session)
+        session.transaction == FAILED and not context.project.outlives(session) and not ends_well(event, session)
     )
     confidence = info.certainty.at_most(session.certainty if is_lost else Confidence.POSSIBLE)
     return context.finding(flow, place, message, confidence, history(session, "failed", "swallowed"), causes(session))
-
-
-def _is_harmless(event: result.Event, session: SessionState) -> bool:
-    """Whether a block that ends after a failure loses nothing. A savepoint's never ends well."""
-    return event.detail != result.RELEASE and loses_nothing(session)
 
 
 def _left_behind(context: Context, flow: FunctionFlow, told: set[tuple[str, ...]]) -> Iterator[Finding]:

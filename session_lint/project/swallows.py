@@ -128,7 +128,7 @@ class Swallows:
                 yield Use(flow, reuse.event, reuse.confidence, False)
         for event in flow.events:
             if event.kind == result.LOST_IN_BLOCK and event.session is not None:
-                goes_on = self._project.outlives(event.session) or loses_nothing(event.session)
+                goes_on = self._project.outlives(event.session) or ends_well(event, event.session)
                 sure = event.session.transaction == FAILED and not goes_on
                 info = flow.sessions[event.identity]
                 certainty = info.certainty.at_most(event.session.certainty)
@@ -205,6 +205,11 @@ def _leaves(statement: ir.If) -> bool:
 def _leaves_broken(way: Exit) -> bool:
     """Whether the function returns normally with a failed session."""
     return way.error is None and any([session.transaction in BROKEN for session in way.state.sessions.values()])
+
+
+def ends_well(event: Event, session: SessionState) -> bool:
+    """Whether a block that ends after a failure loses nothing. A savepoint's fails at its RELEASE."""
+    return event.detail != result.RELEASE and loses_nothing(session)
 
 
 def is_retry(reuse: Reuse) -> bool:
