@@ -151,9 +151,7 @@ def _lost(context: Context, flow: FunctionFlow, event: result.Event, session: Se
             f"commit; let the error out, or put what may fail into `with {info.name}.begin_nested():`"
         )
     place = session.witness.swallowed.place if session.witness.swallowed else info.place
-    is_lost = (
-        session.transaction == FAILED and not context.project.outlives(session) and not ends_well(event, session)
-    )
+    is_lost = session.transaction == FAILED and not context.project.outlives(session) and not ends_well(event, session)
     confidence = info.certainty.at_most(session.certainty if is_lost else Confidence.POSSIBLE)
     return context.finding(flow, place, message, confidence, history(session, "failed", "swallowed"), causes(session))
 
