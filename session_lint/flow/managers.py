@@ -346,6 +346,7 @@ class Managers(Renewals):
         """The end of a block commits: what it commits may be lost, and the commit itself may fail, cleanly."""
         session = state.sessions[identity]
         if session.transaction in BROKEN and session.witness.swallowed is not None:
+            # The same failure, with and without something written before it, is two events.
             self.event(result.LOST_IN_BLOCK, node.place, identity, who, session, session.dirty)
         clean = session._replace(transaction=NONE, dirty=False, pending=False, reset=True)
         if session.transaction == OPEN or session.dirty:

@@ -17,9 +17,6 @@ if TYPE_CHECKING:
 
 _MAKERS = frozenset(name.rpartition(".")[2] for name in names.ENGINE_MAKERS)
 _FORGIVING = ("sqlite", "mysql", "mariadb")
-_FORGIVING_DRIVERS = frozenset(
-    ("aiomysql", "asyncmy", "pymysql", "mysqlclient", "mysql-connector-python", "mariadb", "aiosqlite")
-)
 
 
 def aborts_transactions(project: Project) -> bool:
@@ -32,13 +29,13 @@ def aborts_transactions(project: Project) -> bool:
     urls = [url for module in modules for url in _urls(project, module)]
     if not all([url.startswith(_FORGIVING) for url in urls if url]):
         return True
-    return not (urls and all(urls)) and not _has_only_forgiving_drivers(project, modules)
+    return not (urls and all(urls)) and not _asks_for_forgiving_only(project, modules)
 
 
-def _has_only_forgiving_drivers(project: Project, modules: list[Module]) -> bool:
+def _asks_for_forgiving_only(project: Project, modules: list[Module]) -> bool:
     """Whether the requirements name drivers of forgiving databases alone, and no code speaks of another database."""
-    drivers = project.versions.drivers([module.path for module in modules])
-    if not drivers or not drivers <= _FORGIVING_DRIVERS:
+    databases = project.versions.databases([module.path for module in modules])
+    if not databases or not databases.issubset(_FORGIVING):
         return False
     return not any(
         [

@@ -23,12 +23,17 @@ _ENDS_FIRST = ((0, 106), (0, 118))
 
 _LOCKS = ("uv.lock", "poetry.lock", "pdm.lock", "pylock.toml", "Pipfile.lock")
 _DECLARATIONS = ("pyproject.toml", "setup.cfg", "setup.py", "Pipfile")
-_DRIVERS = (
-    *("aiomysql", "asyncmy", "pymysql", "mysqlclient", "mysql-connector-python", "mariadb", "aiosqlite"),
-    *("psycopg2", "psycopg2-binary", "psycopg", "asyncpg", "pg8000", "psycopg2cffi"),
-    *("oracledb", "cx-oracle", "pyodbc", "pymssql", "aioodbc", "snowflake-sqlalchemy", "duckdb-engine"),
-)
-"""What SQLAlchemy reaches databases with; some are extras of its own, too (`sqlalchemy[aiomysql]`)."""
+_DRIVERS = {
+    **dict.fromkeys(("aiomysql", "asyncmy", "pymysql", "mysqlclient", "mysql-connector-python"), "mysql"),
+    "mariadb": "mariadb",
+    "aiosqlite": "sqlite",
+    **dict.fromkeys(("psycopg2", "psycopg2-binary", "psycopg", "asyncpg", "pg8000", "psycopg2cffi"), "postgresql"),
+    **dict.fromkeys(("oracledb", "cx-oracle"), "oracle"),
+    **dict.fromkeys(("pyodbc", "pymssql", "aioodbc"), "mssql"),
+    "snowflake-sqlalchemy": "snowflake",
+    "duckdb-engine": "duckdb",
+}
+"""What SQLAlchemy reaches which database with; some are extras of its own, too (`sqlalchemy[aiomysql]`)."""
 
 _MAX_LEVELS = 12
 _MAX_BYTES = 16_000_000
@@ -57,11 +62,11 @@ class Version(NamedTuple):
 
 
 class _Said(NamedTuple):
-    """What the files of a directory say. drivers: those that are asked for, in whatever version."""
+    """What the files of a directory say. databases: those whose drivers are asked for, in whatever version."""
 
     locked: dict[str, Version]
     declared: dict[str, Version]
-    drivers: frozenset[str]
+    databases: frozenset[str]
 
 
 class Versions:
@@ -84,10 +89,10 @@ class Versions:
             declared = declared or said.declared.get(package)
         return declared
 
-    def drivers(self, paths: Iterable[str]) -> frozenset[str]:
-        """The database drivers that are asked for in the directories of these paths and above; lock files name more."""
+    def databases(self, paths: Iterable[str]) -> frozenset[str]:
+        """Those whose drivers are asked for in the directories of these paths and above; lock files name more."""
         around = {step for path in paths for step in self._directories(Path(path).resolve().parent)}
-        return frozenset().union(*[self._read(directory).drivers for directory in around])
+        return frozenset().union(*[self._read(directory).databases for directory in around])
 
     def dependencies_end_first(self, path: str) -> bool | None:
         """Whether FastAPI ends dependencies before it sends the response and begins background tasks.
@@ -115,8 +120,8 @@ class Versions:
             for directory in directories
             for package in PACKAGES
         ]
-        drivers = self.drivers([f"{directory}/x" for directory in directories])
-        return "\n".join([*said, " ".join(sorted(drivers))])
+        databases = self.databases([f"{directory}/x" for directory in directories])
+        return "\n".join([*said, " ".join(sorted(databases))])
 
     def _directories(self, directory: Path) -> Iterator[Path]:
         for _ in range(_MAX_LEVELS):
@@ -130,10 +135,10 @@ class Versions:
         if directory not in self._found:
             locked: dict[str, Version] = {}
             declared: dict[str, Version] = {}
-            drivers: set[str] = set()
+            databases: set[str] = set()
             for name in _files(directory):
                 text = _text(directory / name)
-                drivers |= _asked_for(text) if name not in _LOCKS else set()
+                databases |= _asked_for(text) if name not in _LOCKS else set()
                 for package in PACKAGES if text else ():
                     if name in _LOCKS:
                         found = _locked(text, package, name)
@@ -143,7 +148,7 @@ class Versions:
                         declared |= {package: found} if found and package not in declared else {}
             # A requirements file that pins is as good as a lock file.
             locked |= {key: found for key, found in declared.items() if found.is_exact and key not in locked}
-            self._found[directory] = _Said(locked, declared, frozenset(drivers))
+            self._found[directory] = _Said(locked, declared, frozenset(databases))
         return self._found[directory]
 
 
@@ -197,10 +202,10 @@ def _declared(text: str, package: str, name: str) -> Version | None:
 
 
 def _asked_for(text: str) -> set[str]:
-    """The drivers that a file names outside of its comments."""
+    """The databases of the drivers that a file names outside of its comments."""
     code = re.sub(r"(?m)(^|\s)#.*$", "", text)
     words = {word.lower().replace("_", "-") for word in re.findall(r"[A-Za-z][\w-]*", code)}
-    return words & set(_DRIVERS)
+    return {_DRIVERS[word] for word in words & _DRIVERS.keys()}
 
 
 def _bounds(text: str) -> tuple[Number, Number | None] | None:
