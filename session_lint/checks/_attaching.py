@@ -22,12 +22,7 @@ def all_writes(
     for event in flow.events:
         if event.kind != result.WROTE or event.identity != identity or agrees(flow, event):
             continue
-        inner = [
-            (callee, root)
-            for handing in flow.calls
-            for root, given in handing.given
-            if handing.place == event.place and given == identity and (callee := context.project.flow(handing.callee))
-        ]
+        inner = context.project.call_graph.callees(flow, event.place, identity)
         if not inner or depth >= _DEEPEST:
             return False
         if not all([all_writes(context, callee, root, agrees, depth + 1) for callee, root in inner]):

@@ -62,12 +62,9 @@ def _trail(context: Context, flow: FunctionFlow, event: Event) -> Iterator[Mark 
     assert event.session is not None
     yield from history(event.session, "used", "wrote")
     yield Mark(event.place, f"{event.text} wants to begin another one here")
-    for handing in flow.calls:
-        callee = context.project.flow(handing.callee) if handing.place == event.place else None
-        for root, given in handing.given if callee is not None else ():
-            if callee is not None and given == event.identity and root in callee.begins:
-                begins = callee.begins[root]
-                yield step_at(handing.callee.module, begins.place, begins.text)
+    for callee, root in context.project.call_graph.callees(flow, event.place, event.identity):
+        if root in callee.begins:
+            yield step_at(callee.reference.module, callee.begins[root].place, callee.begins[root].text)
 
 
 def _used_before(context: Context, flow: FunctionFlow, event: Event) -> Iterator[Finding]:

@@ -76,12 +76,10 @@ def _returns_objects(flow: FunctionFlow) -> bool:
 
 def _writers(context: Context, flow: FunctionFlow, identity: Path, place: ir.Place, depth: int = 0) -> list[Affected]:
     """The functions that are called at a place and write: a commit in one of them would do as well."""
-    for handing in flow.calls:
-        root = next((root for root, given in handing.given if given == identity), None)
-        callee = context.project.flow(handing.callee) if handing.place == place and root is not None else None
-        for event in callee.events if callee is not None else ():
-            if callee is not None and root is not None and event.kind == result.WROTE and event.identity == root:
-                affected = context.affected(handing.callee, f"{event.text} writes, and nobody commits it")
+    for callee, root in context.project.call_graph.callees(flow, place, identity):
+        for event in callee.events:
+            if event.kind == result.WROTE and event.identity == root:
+                affected = context.affected(callee.reference, f"{event.text} writes, and nobody commits it")
                 deeper = _writers(context, callee, root, event.place, depth + 1) if depth < _DEEPEST else []
                 return [affected, *deeper]
     return []

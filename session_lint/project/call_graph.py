@@ -118,6 +118,19 @@ class CallGraph:
 
     # ------------------------------------------------------------------------------------ units of work
 
+    def callees(self, flow: FunctionFlow, place: ir.Place, identity: Path) -> list[tuple[FunctionFlow, Path]]:
+        """The functions behind a call that hands them a session, each with its own path of it.
+
+        There are several where an abstract method is called: any of its overrides may be meant.
+        """
+        return [
+            (callee, root)
+            for handing in flow.calls
+            if handing.place == place
+            for root, given in handing.given
+            if given == identity and (callee := self._project.flow(handing.callee)) is not None
+        ]
+
     def works_with(self, caller: Caller) -> bool:
         """Whether a caller does more with its session than passing it on once."""
         flow = self._project.flow(caller.reference)
@@ -167,17 +180,10 @@ class CallGraph:
         telling = [way for way in ways if way.error is not None and way.error.place in commits] or ways
         error = min([way.error for way in telling if way.error is not None], key=lambda error: error.place)
         # One call, several functions: an abstract method is any of its overrides.
-        for handing in flow.calls if depth > 0 else ():
-            roots = [root for root, given in handing.given if given == identity]
-            if handing.place != error.place or not roots:
-                continue
-            inner = roots[0]
-            callee = self._project.flow(handing.callee)
-            deeper = (
-                self._exposure(callee, inner, depth - 1) if callee is not None and inner in callee.sessions else None
-            )
+        for callee, root in self.callees(flow, error.place, identity) if depth > 0 else ():
+            deeper = self._exposure(callee, root, depth - 1) if root in callee.sessions else None
             if deeper is not None:
-                return deeper._replace(through=(handing.callee.function.qualname, *deeper.through))
+                return deeper._replace(through=(callee.reference.function.qualname, *deeper.through))
         return Exposure(flow.reference, error.place, error.text)
 
     # ---------------------------------------------------------------------------------------------- begin()

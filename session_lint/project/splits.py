@@ -110,11 +110,9 @@ class Splits:
         self, flow: FunctionFlow, place: ir.Place, identity: Path, depth: int
     ) -> Iterator[tuple[FunctionFlow, Event]]:
         """The commit() calls behind a call."""
-        for handing in flow.calls:
-            callee = self._project.flow(handing.callee) if handing.place == place else None
-            roots = {root for root, given in handing.given if given == identity}
-            for event in callee.events if callee is not None else ():
-                if event.kind != result.COMMITTED or event.identity not in roots or callee is None:
+        for callee, root in self._project.call_graph.callees(flow, place, identity):
+            for event in callee.events:
+                if event.kind != result.COMMITTED or event.identity != root:
                     continue
                 if event.detail is None:
                     key = (id(callee.reference.function), event.text)
@@ -144,11 +142,9 @@ class Splits:
 
     def _goes_on_inside(self, flow: FunctionFlow, event: Event) -> bool:
         """Whether what is called writes or commits again after its commit."""
-        for handing in flow.calls:
-            callee = self._project.flow(handing.callee) if handing.place == event.place else None
-            roots = {root for root, given in handing.given if given == event.identity}
-            for inner in callee.events if callee is not None else ():
-                if inner.kind in (result.WROTE, result.COMMITTED) and inner.identity in roots and inner.session:
+        for callee, root in self._project.call_graph.callees(flow, event.place, event.identity):
+            for inner in callee.events:
+                if inner.kind in (result.WROTE, result.COMMITTED) and inner.identity == root and inner.session:
                     # What a callee of the callee commits is counted in the event already.
                     own = 1 if inner.kind == result.COMMITTED and inner.detail is not None else 0
                     if inner.session.commits > own:

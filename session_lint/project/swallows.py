@@ -72,16 +72,13 @@ class Swallows:
 
     def _deeper(self, flow: FunctionFlow, identity: Path, session: SessionState) -> Swallower | None:
         swallowed = session.witness.swallowed
-        for handing in flow.calls if swallowed is not None else ():
-            if swallowed is None or handing.place != swallowed.place:
-                continue
-            callee = self._project.flow(handing.callee)
-            roots = [root for root, given in handing.given if given == identity]
-            for way in callee.exits if callee is not None else ():
-                for root in roots:
-                    left = way.state.sessions.get(root)
-                    if way.error is None and left is not None and left.transaction in BROKEN and callee is not None:
-                        return Swallower(callee, root, left)
+        if swallowed is None:
+            return None
+        for callee, root in self._project.call_graph.callees(flow, swallowed.place, identity):
+            for way in callee.exits:
+                left = way.state.sessions.get(root)
+                if way.error is None and left is not None and left.transaction in BROKEN:
+                    return Swallower(callee, root, left)
         return None
 
     def users(self, flow: FunctionFlow) -> Iterator[tuple[Swallower, list[Use]]]:
