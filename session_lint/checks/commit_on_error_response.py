@@ -46,10 +46,12 @@ def _committed_failing(context: Context, flow: FunctionFlow) -> Iterator[Finding
             if not session.handed or not session.dirty or retried:
                 continue
             confidence = certainty(info)
+            advice = "commit behind the yield and roll back in `except BaseException:`"
+            if context.project.profiles.is_resumed(flow.reference):
+                advice = f"the yield raises nothing here, but gives the error: look at `error = yield {info.name}`"
             message = (
                 f"{flow.reference.function.name} commits also when the code that uses {info.name} has raised, and with "
-                "that the half of its work that was done; commit behind the yield and roll back in "
-                "`except BaseException:`"
+                f"that the half of its work that was done; {advice}"
             )
         else:
             half = _half_done(flow, event)

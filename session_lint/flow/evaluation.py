@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cached_property
 
 from session_lint import ir
 from session_lint.flow import errors, result
@@ -174,6 +175,11 @@ class Evaluation(Conditions):
             pairs.append((after, value.value if isinstance(value, Coroutine) else value))
         return pairs
 
+    @cached_property
+    def _is_resumed(self) -> bool:
+        """Whether what follows a yield also runs when its user has failed, and nothing is raised there."""
+        return self.project.profiles.is_resumed(self.flow.reference)
+
     def _yield(self, node: ir.Yield, state: State, outcome: Outcome) -> Pairs:
         pairs: Pairs = []
         for after, value in self.evaluate(node.value, state, outcome, "yielded"):
@@ -194,6 +200,10 @@ class Evaluation(Conditions):
             if not identities:
                 nested = next((session for session in after.sessions.values() if session.savepoints), None)
                 self.event(result.YIELDED, node.place, (), "yield", nested, after.thrown)
+            if self._is_resumed:
+                failed = State(after.variables, after.sessions, True)
+                pairs += [(after, Const(None)), (failed, Truth(True, errors.ANY))]
+                continue
             text = "the code that uses it" if identities else "the consumer"
             outcome.raises.add(after, Error(errors.ANY, node.place, text, by_yield=True))
             outcome.raises.add(after, Error(errors.ABANDONED, node.place, text, by_yield=True))

@@ -348,6 +348,8 @@ class Managers(Renewals):
         if session.transaction in BROKEN and session.witness.swallowed is not None:
             # The same failure, with and without something written before it, is two events.
             self.event(result.LOST_IN_BLOCK, node.place, identity, who, session, session.dirty)
+        if state.thrown:
+            self.event(result.COMMITTED_FAILING, node.place, identity, who, session)
         clean = session._replace(transaction=NONE, dirty=False, pending=False, reset=True)
         if session.transaction == OPEN or session.dirty:
             over = clean._replace(transaction=CLOSED, owned=False) if closes else clean

@@ -8,7 +8,9 @@ finishes the session, in words that fit into a message. And where its sessions a
 attributes: dotted paths that hold one, by their last parts (`request.db`). managers: context managers that hand one
 out, by the last parts of their dotted names. handlers: decorators of functions that are called with one. contexts:
 decorators of functions that are called with an object that has one in its members. classes: base classes, of which the
-framework always calls the finishers (methods). sessions: scoped sessions of its own, by their dotted names.
+framework always calls the finishers (methods). sessions: scoped sessions of its own, by their dotted names. generators:
+decorators of generators, and functions that are given one, which go on after their yield whatever has happened, and get
+the error as the value of the yield.
 
 A project names its own functions and context managers in its settings (`providers`).
 """
@@ -16,13 +18,14 @@ A project names its own functions and context managers in its settings (`provide
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path as File
 from typing import TYPE_CHECKING, NamedTuple
 
 from session_lint import ir
 from session_lint.flow.values import ExternalValue, Function, Path, Value
-from session_lint.ir_queries import path_of
+from session_lint.ir_queries import last_name, path_of
 from session_lint.project.modules import ClassRef, External, FunctionRef, Module, VariableRef
 
 if sys.version_info >= (3, 11):
@@ -51,6 +54,7 @@ class Profile(NamedTuple):
     classes: tuple[str, ...] = ()
     finishers: tuple[str, ...] = ()
     sessions: tuple[str, ...] = ()
+    generators: tuple[str, ...] = ()
 
 
 @cache
@@ -63,7 +67,7 @@ def _read(file: File) -> Profile:
     table = tomllib.loads(file.read_text(encoding="utf-8"))
     for key in ("attributes", "managers"):
         table[key] = tuple([tuple(dotted.split(".")) for dotted in table.get(key, ())])
-    for key in ("packages", "handlers", "contexts", "members", "classes", "finishers", "sessions"):
+    for key in ("packages", "handlers", "contexts", "members", "classes", "finishers", "sessions", "generators"):
         table[key] = tuple(table.get(key, ()))
     return Profile(name=file.stem, **table)
 
@@ -75,6 +79,7 @@ class Profiles:
         self._project = project
         self._used: tuple[Profile, ...] | None = None
         self._providers = frozenset(project.settings.providers)
+        self._registered: set[int] | None = None
 
     @property
     def used(self) -> tuple[Profile, ...]:
@@ -125,6 +130,29 @@ class Profiles:
                 if dotted in profile.handlers:
                     return profile
         return None
+
+    def is_resumed(self, reference: FunctionRef) -> bool:
+        """Whether a container goes on with a generator when its user has failed, and raises nothing at the yield."""
+        names = {name for profile in self.used for name in profile.generators}
+        if not names or not reference.function.is_generator:
+            return False
+        if any([self._decorator(reference.module, item) in names for item in reference.function.decorators]):
+            return True
+        if self._registered is None:
+            self._registered = set(self._given_to(names))
+        return id(reference.function) in self._registered
+
+    def _given_to(self, names: set[str]) -> Iterator[int]:
+        """The functions of the project that are given to one of some others: `provider.provide(get_session)`."""
+        words = {name.rpartition(".")[2] for name in names}
+        bodies = self._project.table.bodies
+        for module in self._project.table.modules:
+            members = [part for each in module.classes.values() for part in bodies.expressions(each.body)]
+            for part in [*self._project.expressions(module), *members]:
+                if isinstance(part, ir.Call) and part.arguments and last_name(part.function) in words:
+                    given = self._project.statics.expression(module, part.arguments[0].value)
+                    if isinstance(given, Function) and self._decorator(module, part) in names:
+                        yield id(given.reference.function)
 
     def of_object(self, reference: FunctionRef, attribute: str) -> Profile | None:
         """The framework that always calls a method of the function's class that ends the session in an attribute."""
