@@ -47,8 +47,11 @@ def _committed_failing(context: Context, flow: FunctionFlow) -> Iterator[Finding
                 continue
             confidence = certainty(info)
             advice = "commit behind the yield and roll back in `except BaseException:`"
-            if context.project.profiles.is_resumed(flow.reference):
+            finisher = context.project.profiles.of_generator(flow.reference)
+            if finisher is not None and finisher.gives_error:
                 advice = f"the yield raises nothing here, but gives the error: look at `error = yield {info.name}`"
+            elif finisher is not None:
+                advice = f"{finisher.name} raises nothing at the yield: commit where the work is done"
             message = (
                 f"{flow.reference.function.name} commits also when the code that uses {info.name} has raised, and with "
                 f"that the half of its work that was done; {advice}"

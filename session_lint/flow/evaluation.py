@@ -47,6 +47,7 @@ from session_lint.ir_queries import (
     place_of,
     words,
 )
+from session_lint.project.profiles import Profile
 
 
 class Evaluation(Conditions):
@@ -176,9 +177,9 @@ class Evaluation(Conditions):
         return pairs
 
     @cached_property
-    def _is_resumed(self) -> bool:
-        """Whether what follows a yield also runs when its user has failed, and nothing is raised there."""
-        return self.project.profiles.is_resumed(self.flow.reference)
+    def _finisher(self) -> Profile | None:
+        """The framework that runs what follows a yield also when its user has failed, and raises nothing there."""
+        return self.project.profiles.of_generator(self.flow.reference)
 
     def _yield(self, node: ir.Yield, state: State, outcome: Outcome) -> Pairs:
         pairs: Pairs = []
@@ -200,9 +201,10 @@ class Evaluation(Conditions):
             if not identities:
                 nested = next((session for session in after.sessions.values() if session.savepoints), None)
                 self.event(result.YIELDED, node.place, (), "yield", nested, after.thrown)
-            if self._is_resumed:
+            if self._finisher is not None:
                 failed = State(after.variables, after.sessions, True)
-                pairs += [(after, Const(None)), (failed, Truth(True, errors.ANY))]
+                given = Truth(True, errors.ANY) if self._finisher.gives_error else Const(None)
+                pairs += [(after, Const(None)), (failed, given)]
                 continue
             text = "the code that uses it" if identities else "the consumer"
             outcome.raises.add(after, Error(errors.ANY, node.place, text, by_yield=True))

@@ -9,8 +9,8 @@ attributes: dotted paths that hold one, by their last parts (`request.db`). mana
 out, by the last parts of their dotted names. handlers: decorators of functions that are called with one. contexts:
 decorators of functions that are called with an object that has one in its members. classes: base classes, of which the
 framework always calls the finishers (methods). sessions: scoped sessions of its own, by their dotted names. generators:
-decorators of generators, and functions that are given one, which go on after their yield whatever has happened, and get
-the error as the value of the yield.
+decorators of generators, and functions that are given one, which go on behind their yield whatever has happened.
+gives_error: the value of the yield is the error then.
 
 A project names its own functions and context managers in its settings (`providers`).
 """
@@ -55,6 +55,7 @@ class Profile(NamedTuple):
     finishers: tuple[str, ...] = ()
     sessions: tuple[str, ...] = ()
     generators: tuple[str, ...] = ()
+    gives_error: bool = False
 
 
 @cache
@@ -79,7 +80,7 @@ class Profiles:
         self._project = project
         self._used: tuple[Profile, ...] | None = None
         self._providers = frozenset(project.settings.providers)
-        self._registered: set[int] | None = None
+        self._resumed: dict[int, Profile] | None = None
 
     @property
     def used(self) -> tuple[Profile, ...]:
@@ -131,18 +132,19 @@ class Profiles:
                     return profile
         return None
 
-    def is_resumed(self, reference: FunctionRef) -> bool:
-        """Whether a container goes on with a generator when its user has failed, and raises nothing at the yield."""
-        names = {name for profile in self.used for name in profile.generators}
+    def of_generator(self, reference: FunctionRef) -> Profile | None:
+        """The framework that goes on with a generator when its user has failed, and raises nothing at the yield."""
+        names = {name: profile for profile in self.used for name in profile.generators}
         if not names or not reference.function.is_generator:
-            return False
-        if any([self._decorator(reference.module, item) in names for item in reference.function.decorators]):
-            return True
-        if self._registered is None:
-            self._registered = set(self._given_to(names))
-        return id(reference.function) in self._registered
+            return None
+        for decorator in reference.function.decorators:
+            if (profile := names.get(self._decorator(reference.module, decorator))) is not None:
+                return profile
+        if self._resumed is None:
+            self._resumed = dict(self._given_to(names))
+        return self._resumed.get(id(reference.function))
 
-    def _given_to(self, names: set[str]) -> Iterator[int]:
+    def _given_to(self, names: dict[str, Profile]) -> Iterator[tuple[int, Profile]]:
         """The functions of the project that are given to one of some others: `provider.provide(get_session)`."""
         words = {name.rpartition(".")[2] for name in names}
         bodies = self._project.table.bodies
@@ -151,8 +153,9 @@ class Profiles:
             for part in [*self._project.expressions(module), *members]:
                 if isinstance(part, ir.Call) and part.arguments and last_name(part.function) in words:
                     given = self._project.statics.expression(module, part.arguments[0].value)
-                    if isinstance(given, Function) and self._decorator(module, part) in names:
-                        yield id(given.reference.function)
+                    profile = names.get(self._decorator(module, part))
+                    if isinstance(given, Function) and profile is not None:
+                        yield id(given.reference.function), profile
 
     def of_object(self, reference: FunctionRef, attribute: str) -> Profile | None:
         """The framework that always calls a method of the function's class that ends the session in an attribute."""
