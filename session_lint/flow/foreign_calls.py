@@ -47,6 +47,7 @@ from session_lint.ir_queries import (
     me_of,
     path_of,
 )
+from session_lint.project import sqlalchemy_names as names
 
 _NEVER_RETURN = {
     "sys.exit": "SystemExit",
@@ -119,6 +120,8 @@ class ForeignCalls(SessionCalls):
             return [(state, Manager("stack", None, place=node.place))]
         if name in ("next", "anext") and isinstance(first, (Generator, Manager)) and first.reference is not None:
             return [self.next_of(first, node, state)]
+        if name in names.CASTS and len(arguments) == 2 and (value := arguments[1][1]) is not None:
+            return [(state, value)]
         if name == "super":
             me = self.lookup((me_of(self.function),), state)
             return [(state, me if isinstance(me, Session) else self.project.statics.parent(me))]
@@ -229,7 +232,7 @@ class ForeignCalls(SessionCalls):
 
     def _keeps(self, value: Instance) -> bool:
         """Whether an object keeps the session that its constructor was given, which may be over by now."""
-        kept = [name for names in self.project.constructors.of(value.reference).fields.values() for name in names]
+        kept = [name for given in self.project.constructors.of(value.reference).fields.values() for name in given]
         return self.project.holds_session(value.reference) or any([name in kept for name, _ in value.fields])
 
     def _receiver(self, function: ir.Expr, state: State) -> Value:

@@ -75,6 +75,9 @@ DEPENDS = ("fastapi.Depends", "fastapi.params.Depends", "fastapi.Security", "fas
 PROXIES = ("werkzeug.local.LocalProxy", "werkzeug.LocalProxy")
 """What stands for the result of a function, which it calls whenever it is used."""
 
+CASTS = ("typing.cast", "typing_extensions.cast")
+"""What tells a type checker the type of their second argument, and gives that."""
+
 CONTEXT_MANAGERS = ("contextlib.contextmanager", "contextlib.asynccontextmanager")
 
 WRITING_STATEMENTS = ("insert", "update", "delete", "on_conflict_do_nothing", "on_conflict_do_update")

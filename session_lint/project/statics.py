@@ -316,6 +316,9 @@ class Statics:
             return self.dependency(module, node, local)
         if name in names.PROXIES and node.arguments:
             return self._proxied(module, node.arguments[0].value, local)
+        if name in names.CASTS and len(node.arguments) == 2:
+            wanted, given = [self.expression(module, argument.value, local) for argument in node.arguments]
+            return Borrowed(wanted.type) if given is None and isinstance(wanted, SessionClass) else given
         last = name.rpartition(".")[2]
         first = self.expression(module, node.arguments[0].value, local) if node.arguments else None
         if name in names.REGISTRIES:
