@@ -1,7 +1,8 @@
-"""Sessions that other packages make: `from company.extensions import db`, `from company.database import session`.
+"""Sessions that other packages make or keep: `from company.extensions import db`, `flask.g.db`.
 
 What such a name stands for is said nowhere in the project. It is a scoped session, or Flask-SQLAlchemy's `db`, if what
-all functions that import it do with it, taken together, only these can do.
+all functions that import it do with it, taken together, only these can do. What a framework keeps for the code that
+serves one request is what some function has put there.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from session_lint import ir
 from session_lint.findings import Confidence
-from session_lint.flow.values import Extension, Path, Registry
+from session_lint.flow.values import Borrowed, Extension, Opened, Path, Registry
 from session_lint.project import shapes
 from session_lint.project import sqlalchemy_names as names
 from session_lint.project.modules import External, FunctionRef, Module, VariableRef
@@ -26,6 +27,8 @@ _REGISTRY = re.compile(r"^(db|((db|current|scoped|sqla?|orm)?_?session))$", re.I
 _EXTENSION = frozenset({"db", "database", "sa", "sql", "sqlalchemy"})
 _APPLICATION = "flask.current_app"
 _REQUEST = "flask.g"
+_KEEPERS = (_REQUEST, "quart.g", "bottle.request", "cherrypy.request", "web.ctx")
+"""Objects that are another one for each request, and keep what they are given."""
 
 Known = Registry | Extension | None
 
@@ -54,6 +57,8 @@ class Outside:
             elif last in _EXTENSION and (owner == _APPLICATION or self._statics.table.is_unread(dotted)):
                 # A module of the project's that was not read has imported it.
                 self._known[dotted] = self._only_extension
+            if self._known[dotted] is None and owner in _KEEPERS:
+                self._known[dotted] = self._kept(owner, last)
             if self._known[dotted] is None and owner and (_REGISTRY.match(last) or last in _EXTENSION):
                 self._known[dotted] = self._judged(dotted, last)
         return self._known[dotted]
@@ -71,18 +76,48 @@ class Outside:
         }
         return found.pop() if len(found) == 1 else None
 
-    def _judged(self, dotted: str, name: str) -> Known:
+    def _kept(self, keeper: str, name: str) -> Known:
+        """`g.db`: the session that some function puts there, or what can only be one by what is done with it."""
+        importers = self._importing(keeper)
+        identity = (keeper, name)
+        seen = self._usage(importers, (name,))
+        for module, local in importers:
+            for function in module.functions.values():
+                reference = FunctionRef(module, function)
+                for statement in self._statics.table.bodies.statements(function.body):
+                    if not isinstance(statement, ir.Assign):
+                        continue
+                    if ir.Name((local, name)) in statement.targets and statement.value is not None:
+                        known = self._statics.results.locals(reference)
+                        value = self._statics.expression(module, statement.value, known)
+                        if isinstance(value, Registry):
+                            return value
+                        if isinstance(value, (Opened, Borrowed)) and value.type.role == "session":
+                            return Registry(identity, value.type.is_async, "", value.type.certainty)
+                    elif statement.value == ir.Name((local, name)) and isinstance(statement.targets[0], ir.Name):
+                        alias = self._statics.usage(reference).get(statement.targets[0].path, seen)
+                        seen = Usage(seen.methods | alias.methods, seen.awaited | alias.awaited)
+        has_sqlalchemy = any([module.imports_any(*names.PACKAGES) for module, _ in importers])
+        if shapes.is_session(seen, has_sqlalchemy):
+            return Registry(identity, bool(seen.awaited), "", Confidence.LIKELY)
+        return None
+
+    def _importing(self, dotted: str) -> list[tuple[Module, str]]:
+        """The modules that import something of another package, and by which name."""
         if self._importers is None:
             self._importers = {}
             for module in self._statics.table.modules:
                 for local, target in module.imports.items():
                     self._importers.setdefault(target, []).append((module, local))
-        table = self._statics.table
-        importers = [
+        return [
             (module, local)
             for module, local in self._importers.get(dotted, ())
-            if isinstance(table.resolve(module, (local,)), External)
+            if isinstance(self._statics.table.resolve(module, (local,)), External)
         ]
+
+    def _judged(self, dotted: str, name: str) -> Known:
+        table = self._statics.table
+        importers = self._importing(dotted)
         identity = tuple(dotted.rsplit(".", 1))
         if name in _EXTENSION:
             seen = self._usage(importers, ("session",))
