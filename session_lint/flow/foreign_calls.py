@@ -153,7 +153,7 @@ class ForeignCalls(SessionCalls):
                 arguments = tuple([given for given in arguments if not isinstance(given[1], Session)])
             pairs = self.unknown_call(node, arguments, state, outcome, call_text(node), True)
             return [(after, ExternalValue(f"{callee.name}()")) for after, _ in pairs]
-        calm = calm or is_calm(node.function)
+        calm = calm or is_calm(node)
         pairs = self.unknown_call(node, arguments, state, outcome, call_text(node), calm)
         if last in ("scalar_one", "one", "get_one"):
             outcome.raises.add(state, Error("sqlalchemy.exc.NoResultFound", node.place, call_text(node)))
