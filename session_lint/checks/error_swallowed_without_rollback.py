@@ -8,6 +8,7 @@ from dataclasses import replace
 from session_lint import ir
 from session_lint.checks import rule
 from session_lint.checks._conflicts import guarded_savepoints
+from session_lint.checks._sqlalchemy_1 import rolls_back_by_itself
 from session_lint.checks.context import Context, causes, failed_operation, history, step_at
 from session_lint.findings import Affected, Confidence, Finding, Severity
 from session_lint.flow import operations as ops
@@ -62,6 +63,8 @@ def _own(context: Context, flow: FunctionFlow, late: set[ir.Place]) -> Iterator[
     lost = set()
     for reuse in context.project.swallows.reuses(flow):
         if is_retry(reuse) or _fails_at(reuse.session, late):
+            continue
+        if rolls_back_by_itself(context, flow, reuse.event.identity, reuse.session):
             continue
         lost.add(reuse.event.identity)
         if context.project.swallows.swallower(flow, reuse.event.identity, reuse.session).flow is flow:
