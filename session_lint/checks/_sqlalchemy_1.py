@@ -1,10 +1,12 @@
-"""Shared by SES107 and SES108: what SQLAlchemy 1 does by itself, and 2 does not."""
+"""Shared by SES102, SES107 and SES108: what SQLAlchemy 1 does by itself, and 2 does not."""
 
 from __future__ import annotations
 
 from session_lint import ir
 from session_lint.checks.context import Context
+from session_lint.flow import result
 from session_lint.flow.result import FunctionFlow
+from session_lint.flow.state import SessionState
 from session_lint.flow.values import Path
 from session_lint.ir_queries import own_expressions, path_of
 
@@ -16,6 +18,15 @@ def commits_by_itself(context: Context, flow: FunctionFlow, identity: Path) -> b
     """Whether a connection is one of SQLAlchemy 1, which commits each statement, and begins nothing by itself."""
     is_old = context.project.versions.is_sqlalchemy_1(context.module.path)
     return is_old or _is_written_for_older(flow, identity)
+
+
+def rolls_back_by_itself(context: Context, flow: FunctionFlow, identity: Path, session: SessionState) -> bool:
+    """Whether it also takes back what has failed: a connection that the function opened, and no begin() before."""
+    info, failed = flow.sessions[identity], session.witness.failed
+    if info.type.role != "connection" or info.origin != result.LOCAL or session.begun or failed is None:
+        return False
+    begins = [event.place for event in flow.events if event.kind == result.BEGUN and event.identity == identity]
+    return all([place > failed.place for place in begins]) and commits_by_itself(context, flow, identity)
 
 
 def _is_written_for_older(flow: FunctionFlow, identity: Path) -> bool:

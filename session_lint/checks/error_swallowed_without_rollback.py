@@ -8,16 +8,18 @@ from dataclasses import replace
 from session_lint import ir
 from session_lint.checks import rule
 from session_lint.checks._conflicts import guarded_savepoints
+from session_lint.checks._sqlalchemy_1 import rolls_back_by_itself
 from session_lint.checks.context import Context, causes, failed_operation, history, step_at
 from session_lint.findings import Affected, Confidence, Finding, Severity
 from session_lint.flow import operations as ops
 from session_lint.flow import result
-from session_lint.flow.effects import loses_nothing
+from session_lint.flow.effects import is_active, loses_nothing
 from session_lint.flow.errors import is_database_type
 from session_lint.flow.result import Exit, FunctionFlow, SessionInfo
 from session_lint.flow.state import BROKEN, FAILED, Mark, SessionState
 from session_lint.flow.values import Path
 from session_lint.project import ownership
+from session_lint.project.databases import fails_on_forgiving_only
 from session_lint.project.guards import catches_failures, handled
 from session_lint.project.swallows import Reuse, Swallower, Use, ends_well, is_retry
 
@@ -63,6 +65,10 @@ def _own(context: Context, flow: FunctionFlow, late: set[ir.Place]) -> Iterator[
     for reuse in context.project.swallows.reuses(flow):
         if is_retry(reuse) or _fails_at(reuse.session, late):
             continue
+        if rolls_back_by_itself(context, flow, reuse.event.identity, reuse.session):
+            continue
+        if _is_forgiven(flow, reuse.session):
+            continue
         lost.add(reuse.event.identity)
         if context.project.swallows.swallower(flow, reuse.event.identity, reuse.session).flow is flow:
             yield _reused(context, flow, reuse), reuse.event.identity, _place(reuse.session)
@@ -77,6 +83,13 @@ def _own(context: Context, flow: FunctionFlow, late: set[ir.Place]) -> Iterator[
 
 def _fails_at(session: SessionState, places: set[ir.Place]) -> bool:
     return session.witness.failed is not None and session.witness.failed.place in places
+
+
+def _is_forgiven(flow: FunctionFlow, session: SessionState) -> bool:
+    """Whether only a statement of a database that takes back no more than the statement can have failed."""
+    failed = session.witness.failed
+    is_alone = failed is not None and not session.witness.causes and is_active(session) is True
+    return is_alone and failed is not None and fails_on_forgiving_only(flow.reference.function.body, failed.place)
 
 
 def _place(session: SessionState) -> ir.Place | None:

@@ -52,15 +52,21 @@ def _finding(context: Context, flow: FunctionFlow, info: SessionInfo, lost: Sess
     trail = history(lost, "opened", "wrote", "ended")
     writers = _writers(context, flow, info.identity, place)
     # Who changes what it returns may only want it to look like that: `photo.url = signed(photo.url)`.
-    is_shown = _only_changes(context, flow, info.identity) and _returns_objects(flow)
+    since = place if lost.commits else None
+    is_shown = _only_changes(context, flow, info.identity, since) and _returns_objects(flow)
     is_read = only_attaches(flow, info.identity) or only_takes_from_cache(context, flow, info.identity)
     confidence = Confidence.POSSIBLE if is_shown or is_read else Confidence.LIKELY
     return context.finding(flow, place, message, certainty(info, confidence), trail, writers)
 
 
-def _only_changes(context: Context, flow: FunctionFlow, identity: Path) -> bool:
-    """Whether all that a function writes with a session is changes of objects that were loaded."""
-    return all_writes(context, flow, identity, lambda _, event: event.detail == result.CHANGE)
+def _only_changes(context: Context, flow: FunctionFlow, identity: Path, since: ir.Place | None) -> bool:
+    """Whether all that a function writes is changes of objects. since: only what it writes from there on counts."""
+
+    def agrees(writer: FunctionFlow, event: Event) -> bool:
+        is_earlier = writer is flow and since is not None and event.place[:2] < since[:2]
+        return is_earlier or event.detail == result.CHANGE
+
+    return all_writes(context, flow, identity, agrees)
 
 
 def _returns_objects(flow: FunctionFlow) -> bool:

@@ -251,11 +251,14 @@ class Effects:
             if session.witness.swallowed is not None:
                 self.event(result.USE_BROKEN, place, identity, text, session, kind)
             outcome.raises.add(state, Error(errors.REFUSED, place, text))
+            if session.transaction == FAILED:
+                # What was written before is lost already: whoever rolls back later takes nothing away.
+                session = session._replace(dirty=False, pending=False).mark(wrote=None, again=None)
             return session._replace(transaction=OPEN).mark(failed=None, swallowed=None)
         if session.transaction == CLOSED:
             self.event(result.USE_CLOSED, place, identity, text, session, kind)
             return session._replace(transaction=NONE)
-        if session.begun == 2 and kind in _SQL:
+        if session.begun == 2 and kind in _SQL and (kind != ops.FLUSH or session.pending):
             self.event(result.AFTER_END, place, identity, text, session, kind)
             return session._replace(begun=0)
         return session

@@ -157,7 +157,7 @@ class ForeignCalls(SessionCalls):
             pairs = self.unknown_call(node, arguments, state, outcome, call_text(node), True)
             return [(after, ExternalValue(f"{callee.name}()")) for after, _ in pairs]
         asks_for_one = last in ("scalar_one", "one", "get_one")
-        calm = calm or asks_for_one or is_calm(node.function)
+        calm = calm or asks_for_one or is_calm(node)
         pairs = self.unknown_call(node, arguments, state, outcome, call_text(node), calm)
         if asks_for_one:
             outcome.raises.add(state, Error("sqlalchemy.exc.NoResultFound", node.place, call_text(node)))

@@ -88,6 +88,8 @@ class Interpreter(Exceptions):
             ir.Match: self._match,
             ir.Define: self._define,
         }
+        self.steps = 0
+        """How many statements were run, each once for every state before it."""
         self._liveness = Liveness(project.table.bodies, self.function, self.local_names)
         self._plain_values = PlainValues(project.table.bodies, self.function)
 
@@ -121,6 +123,7 @@ class Interpreter(Exceptions):
             if run is None:
                 continue
             self.statement = statement
+            self.steps += len(current)
             result = run(statement, current)
             if self.frames:
                 outcome.jumps(result)

@@ -137,9 +137,8 @@ class SessionCalls(Namesakes):
         if name in ops.MAY_FIND_NOTHING:
             outcome.raises.add(state, Error("sqlalchemy.exc.NoResultFound", node.place, text))
         gives = self._loaded(owner, name, node, state)
-        if (unnamed := ("<savepoint>", *identity)) in state.variables and kind in (ops.COMMIT, ops.ROLLBACK):
-            ended = self.transaction_method(Transaction(identity, True), name, node, state, outcome)
-            return [(after.forget([unnamed]), value) for after, value in ended]
+        if _innermost(identity) in state.variables and kind in (ops.COMMIT, ops.ROLLBACK):
+            return self.transaction_method(Transaction(identity, True), name, node, state, outcome)
         if kind == ops.COMMIT and (savepoint := self._savepoint_around(identity, state)):
             session = state.sessions[identity]
             self.event(result.COMMIT_IN_SAVEPOINT, node.place, identity, text, session, savepoint)
@@ -155,8 +154,8 @@ class SessionCalls(Namesakes):
             after = self.disown(identity, after, path_of(node.arguments[0].value))
         if name == "run_sync":
             after = after.set(identity, after.sessions[identity]._replace(handed=True))
-        if kind == ops.SAVEPOINT and purpose == "dropped" and self._ends_innermost:
-            after = after.bind(unnamed, Transaction(identity, True))
+        if kind == ops.SAVEPOINT and purpose in ("dropped", "assigned") and self._ends_innermost:
+            after = after.bind(_innermost(identity), Transaction(identity, True))
         if kind in (ops.BEGIN, ops.SAVEPOINT):
             return [(after, Transaction(identity, kind == ops.SAVEPOINT))]
         if name == "connection":
@@ -217,10 +216,12 @@ class SessionCalls(Namesakes):
         if owner.is_nested:
             if name == "rollback":
                 restored = session._replace(transaction=OPEN) if session.transaction in BROKEN else session
-                return [(state.set(owner.identity, restored), None)]
-            if name == "commit":
-                return [(self.operate(state, owner.identity, ops.FLUSH, node.place, call_text(node), outcome), None)]
-            return [(state, None)]
+                state = state.set(owner.identity, restored)
+            elif name == "commit":
+                state = self.operate(state, owner.identity, ops.FLUSH, node.place, call_text(node), outcome)
+            innermost = _innermost(owner.identity)
+            is_over = innermost in state.variables and name in ("commit", "rollback")
+            return [(state.forget([innermost]) if is_over else state, None)]
         kind = {"commit": ops.COMMIT, "rollback": ops.ROLLBACK, "close": ops.ROLLBACK}.get(name)
         if kind is None:
             return [(state, None)]
@@ -319,6 +320,11 @@ def _path_behind(node: ir.Expr) -> Path:
         node = node.value
     path = path_of(node.function if isinstance(node, ir.Call) else node)
     return path[:-1] if path[-1:] == ("execution_options",) else path
+
+
+def _innermost(identity: Path) -> Path:
+    """The variable that stands for a savepoint which the session itself ends, as SQLAlchemy 1 does it."""
+    return ("<savepoint>", *identity)
 
 
 def _emptied(identity: Path, state: State) -> State:

@@ -32,6 +32,25 @@ def aborts_transactions(project: Project) -> bool:
     return not (urls and all(urls)) and not _asks_for_forgiving_only(project, modules)
 
 
+def fails_on_forgiving_only(body: Body, failed: ir.Place) -> bool:
+    """`if is_sqlite():`, `if dialect.name == "mysql":` around a statement that fails."""
+    for statement in ir.statements(body):
+        if isinstance(statement, ir.If) and any([ir.within(failed, each.place) for each in statement.body]):
+            test = statement.test
+            if isinstance(test, ir.Compare) and test.operator != "==":
+                continue
+            if isinstance(test, (ir.Call, ir.Compare)) and any(
+                [_says_forgiving(each) for each in ir.expressions(test)]
+            ):
+                return True
+    return False
+
+
+def _says_forgiving(node: ir.Expr) -> bool:
+    said = node.path[-1] if isinstance(node, ir.Name) else node.value if isinstance(node, ir.Constant) else None
+    return isinstance(said, str) and any([database in said.lower() for database in _FORGIVING])
+
+
 def _asks_for_forgiving_only(project: Project, modules: list[Module]) -> bool:
     """Whether the requirements name drivers of forgiving databases alone, and no code speaks of another database."""
     databases = project.versions.databases([module.path for module in modules])

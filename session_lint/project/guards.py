@@ -147,4 +147,4 @@ def _fails_alone(body: tuple[ir.Stmt, ...], place: ir.Place) -> bool:
 
 def _may_raise(part: ir.Expr) -> bool:
     """Whether it is a call that somebody expects to raise; the parts of a query are none."""
-    return isinstance(part, ir.Call) and not is_calm(part.function) and last_name(part.function) not in _QUERY
+    return isinstance(part, ir.Call) and not is_calm(part) and last_name(part.function) not in _QUERY

@@ -25,6 +25,12 @@ _HOOKS = frozenset(
 """What the functions that they decorate, or are given, are called for: requests, or the end of the application."""
 
 
+_TEARDOWNS = frozenset(
+    "teardown_appcontext teardown_request teardown_app_request after_request after_app_request".split()
+)
+"""Those of them that end every request, so that what is closed there is as good as removed."""
+
+
 class _Ending(NamedTuple):
     """A place where the session of a scope is removed. registry: _ANY if it is not known which one."""
 
@@ -111,6 +117,8 @@ class Scopes:
             for argument in call.arguments
         }
         called = {call.function for call in self._project.table.bodies.calls(body)}
+        decorators = function.decorators if function is not None else ()
+        is_teardown = any([decorator_name(decorator) in _TEARDOWNS for decorator in decorators])
         for node in self._project.table.bodies.expressions(body):
             if isinstance(node, ir.Lambda):
                 for registry, _ in self._removed(module, function, node.function.body):
@@ -124,6 +132,8 @@ class Scopes:
                 # `Session.remove(); Session.configure(bind=engine)` is how a program starts.
                 if method == "remove" and ir.Name((*node.path[:-1], "configure")) not in called:
                     yield self._named(module, function, node.path[:-1]), node in given
+                elif method == "close" and is_teardown:
+                    yield self._named(module, function, node.path[:-1]), True
                 elif method == "clear" and owner == "registry":
                     yield _ANY, False
 

@@ -136,7 +136,7 @@ class Splits:
                 return False
         for call in bodies.calls(body):
             path = path_of(call.function)
-            if not is_calm(call.function) and not (path[:-1] == session and path[-1] in ops.ENDING):
+            if not is_calm(call) and not (path[:-1] == session and path[-1] in ops.ENDING):
                 return False
         return True
 

@@ -27,6 +27,8 @@ _MAX_CHAIN = 40
 """How many functions deep contracts are followed; Python's own stack is the limit behind it."""
 _MAX_AGAIN = 2000
 """So many answers are thrown away because of recursion; after that even such ones are kept, so that it ends."""
+_MAX_STEPS_AGAIN = 20_000
+"""So many statements are interpreted for them: a few functions of thousands of lines would take minutes otherwise."""
 
 Constants = tuple[tuple[str, Value], ...]
 """Parameters whose value is known: None, True, False, or that a session is given."""
@@ -46,6 +48,8 @@ class Summaries:
         self._running: dict[tuple[int, Constants], int] = {}
         self._reached: list[int] = []
         self._again = 0
+        self._steps = 0
+        self._steps_again = 0
 
     def flow(self, reference: FunctionRef, constants: Constants = ()) -> FunctionFlow | None:
         """The function's flow; None while it is being worked out."""
@@ -66,7 +70,8 @@ class Summaries:
         if lowest < depth:
             self._depends_on(lowest)
             self._again += 1
-        if lowest >= depth or self._again > _MAX_AGAIN:
+            self._steps_again += self._steps
+        if lowest >= depth or self._again > _MAX_AGAIN or self._steps_again > _MAX_STEPS_AGAIN:
             self._flows[key] = flow
         return flow
 
@@ -77,8 +82,11 @@ class Summaries:
     def _run(self, reference: FunctionRef, constants: Constants) -> FunctionFlow:
         from session_lint.flow.interpreter import Interpreter
 
+        interpreter = Interpreter(self._project, reference)
         try:
-            return Interpreter(self._project, reference).run(constants=constants)
+            flow = interpreter.run(constants=constants)
+            self._steps = interpreter.steps
+            return flow
         except RecursionError:
             self._project.notes.append(
                 f"{reference.module.path}: {reference.function.qualname} is nested too deeply to be judged"
