@@ -22,12 +22,17 @@ _TEMPORARY = re.compile(r"create\s+(local\s+)?temp(orary)?\s+table", re.IGNORECA
 _COMMITS = re.compile(r"\s*(commit|end)(\s+(work|transaction))?\s*;?\s*", re.IGNORECASE)
 """`execute(text("COMMIT"))`, as before CREATE DATABASE."""
 
+_MANAGERS = ("transaction", "zope.sqlalchemy")
+"""`with transaction.manager:` commits every session that is registered with zope.sqlalchemy."""
+
 _DEEPEST = 3
 """How many calls deep the functions that write are named."""
 
 
 @rule("SES107", "write-never-committed", Severity.ERROR)
 def check(context: Context) -> Iterator[Finding]:
+    if context.project.is_committed_by_zope() and context.module.imports_any(*_MANAGERS):
+        return
     for flow in context.flows():
         for info in flow.sessions.values():
             if flow.reference.function.is_generator and not _is_closed_between_yields(flow, info):
