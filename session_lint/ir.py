@@ -95,7 +95,7 @@ class Not(NamedTuple):
 
 
 class Compare(NamedTuple):
-    """A comparison of two operands; chains become `Opaque`, and `in` and `<` unless a constant is compared."""
+    """A comparison of two operands; chains become `Opaque`, and `in` and `<` unless constants are compared with."""
 
     operator: str
     left: Expr

@@ -12,6 +12,9 @@ from session_lint.project.link import Project
 from session_lint.project.modules import FunctionRef, Module
 from session_lint.settings import Settings
 
+_NOT_DONE = frozenset({"SES106", "SES107", "SES108", "SES301"})
+"""Rules about writes that are never made: the code refuses, forgets or drops them."""
+
 
 class Context:
     """One rule's view of one module. code, name, severity: those of the rule that runs."""
@@ -79,8 +82,12 @@ class Context:
         return step_at(self.module, step.place, step.text)
 
     def habitat(self, module: Module) -> Confidence:
-        """Tests, migrations and examples end with their process: most of what they leave behind does no harm."""
-        return Confidence.POSSIBLE if module.is_short_lived else Confidence.CERTAIN
+        """Tests, migrations, examples and commands end with their process: most of what they leave does no harm.
+
+        But what a command does not do, or not as it was meant, is not done by its end.
+        """
+        is_harmless = module.is_trial if self.code in _NOT_DONE else module.is_short_lived
+        return Confidence.POSSIBLE if is_harmless else Confidence.CERTAIN
 
     def line(self, module: Module, place: ir.Place) -> str:
         """A place in words that fit into a message about this module."""

@@ -16,9 +16,14 @@ from session_lint.flow import result
 from session_lint.flow.result import Event, FunctionFlow, SessionInfo
 from session_lint.flow.state import CLOSED, ENTRY, NONE, OPEN, SessionState
 from session_lint.flow.values import Path
-from session_lint.ir_queries import precedes
+from session_lint.ir_queries import call_place, precedes
 
 _TEMPORARY = re.compile(r"create\s+(local\s+)?temp(orary)?\s+table", re.IGNORECASE)
+_COMMITS = re.compile(r"\s*(commit|end)(\s+(work|transaction))?\s*;?\s*", re.IGNORECASE)
+"""`execute(text("COMMIT"))`, as before CREATE DATABASE."""
+
+_MANAGERS = ("transaction", "zope.sqlalchemy")
+"""`with transaction.manager:` commits every session that is registered with zope.sqlalchemy."""
 
 _DEEPEST = 3
 """How many calls deep the functions that write are named."""
@@ -26,10 +31,12 @@ _DEEPEST = 3
 
 @rule("SES107", "write-never-committed", Severity.ERROR)
 def check(context: Context) -> Iterator[Finding]:
+    if context.project.is_committed_by_zope() and context.module.imports_any(*_MANAGERS):
+        return
     for flow in context.flows():
-        if flow.reference.function.is_generator:
-            continue
         for info in flow.sessions.values():
+            if flow.reference.function.is_generator and not _is_closed_between_yields(flow, info):
+                continue
             lost = _lost(flow, info)
             if info.type.role == "connection" and result.BEGUN not in {event.kind for event in flow.events}:
                 lost = None if commits_by_itself(context, flow, info.identity) else lost
@@ -40,7 +47,8 @@ def check(context: Context) -> Iterator[Finding]:
 
 def _finding(context: Context, flow: FunctionFlow, info: SessionInfo, lost: SessionState, dropped: str) -> Finding:
     name, wrote = flow.reference.function.name, lost.witness.wrote
-    never = "does not commit that" if lost.commits else "never commits"
+    commits = any([event.kind == result.COMMITTED and event.identity == info.identity for event in flow.events])
+    never = "does not commit that" if commits else "never commits"
     remedy = "commit before the end"
     if info.origin in (result.LOCAL, result.PROVIDED) and not lost.commits:
         remedy += ", or open it with begin()"
@@ -67,6 +75,19 @@ def _only_changes(context: Context, flow: FunctionFlow, identity: Path, since: i
         return is_earlier or event.detail == result.CHANGE
 
     return all_writes(context, flow, identity, agrees)
+
+
+def _is_closed_between_yields(flow: FunctionFlow, info: SessionInfo) -> bool:
+    """Whether a generator opens the session with a `with` block in which it yields nothing to anybody."""
+    for statement in ir.statements(flow.reference.function.body):
+        if isinstance(statement, ir.With) and any([_opens(item, info, statement.place) for item in statement.items]):
+            inside = ir.statements(statement.body)
+            return not any([isinstance(part, ir.Yield) for each in inside for part in ir.expressions(each)])
+    return False
+
+
+def _opens(item: ir.WithItem, info: SessionInfo, around: ir.Place) -> bool:
+    return call_place(item.value, around) == info.place
 
 
 def _returns_objects(flow: FunctionFlow) -> bool:
@@ -103,29 +124,44 @@ def _lost(flow: FunctionFlow, info: SessionInfo) -> SessionState | None:
         if way.error is None and info.identity in way.state.sessions
     ]
     committed = [event for event in events if event.kind == result.COMMITTED]
-    if any([session.handed or (session.commits and not session.dirty) for session in normal]):
+    if any([session.handed for session in normal]):
         return None
     for session in normal:
         if session.dirty and session.transaction in (CLOSED, ENTRY, NONE, OPEN):
             wrote = session.witness.wrote
-            if any([wrote is None or _may_take(event, wrote.place) for event in committed]):
+            if any([wrote is None or _may_take(flow, info, event, wrote.place) for event in committed]):
                 return None
-            return None if _makes_temporary_tables(flow) else session
+            return None if _says_otherwise(flow) else session
     return None
 
 
-def _may_take(commit: Event, wrote: ir.Place) -> bool:
-    """Whether a commit may come after a write: it stands below it, or in the same loop."""
+def _may_take(flow: FunctionFlow, info: SessionInfo, commit: Event, wrote: ir.Place) -> bool:
+    """Whether a commit may come after a write: it stands below it and not in its `else`, or in the same loop."""
     loops = [frame.node.place for frame in commit.frames if frame.kind in ("for", "while")]
-    return precedes(wrote, commit.place) or any([ir.within(wrote, loop) for loop in loops])
+    if any([ir.within(wrote, loop) and not ir.within(info.place, loop) for loop in loops]):
+        return True
+    return precedes(wrote, commit.place) and not _excludes(flow, commit.place, wrote)
 
 
-def _makes_temporary_tables(flow: FunctionFlow) -> bool:
-    """Whether the writes may be to tables that end with the connection anyway."""
-    return any(
-        [
-            isinstance(part, ir.Constant) and isinstance(part.value, str) and _TEMPORARY.search(part.value) is not None
-            for statement in ir.statements(flow.reference.function.body)
-            for part in ir.expressions(statement)
-        ]
-    )
+def _excludes(flow: FunctionFlow, one: ir.Place, other: ir.Place) -> bool:
+    """Whether two places stand in different branches of an `if`."""
+    for statement in ir.statements(flow.reference.function.body):
+        if isinstance(statement, ir.If):
+            then, orelse = [
+                [any([ir.within(place, each.place) for each in branch]) for place in (one, other)]
+                for branch in (statement.body, statement.orelse)
+            ]
+            if (then[0] and orelse[1]) or (orelse[0] and then[1]):
+                return True
+    return False
+
+
+def _says_otherwise(flow: FunctionFlow) -> bool:
+    """Whether SQL commits, or the writes may be to tables that end with the connection anyway."""
+    texts = [
+        part.value
+        for statement in ir.statements(flow.reference.function.body)
+        for part in ir.expressions(statement)
+        if isinstance(part, ir.Constant) and isinstance(part.value, str)
+    ]
+    return any([_TEMPORARY.search(text) or _COMMITS.fullmatch(text) for text in texts])

@@ -62,7 +62,12 @@ _TEXTS = (ir.Name(("str",)), ir.Name(("repr",)))
 
 
 def compared(node: ir.Compare, value: Value) -> bool | None:
-    """Whether `"key" in value`, `value < 1` and the like hold."""
+    """Whether `"key" in value`, `value in (1, 2)`, `value < 1` and the like hold."""
+    if node.operator in ("in", "not in") and isinstance(node.right, ir.Collection):
+        if not isinstance(value, (Const, Literal)) or node.right.kind == "dict":
+            return None
+        items = [item.value for item in node.right.items if isinstance(item, ir.Constant)]
+        return (value.value in items) is (node.operator == "in")
     if node.operator in ("in", "not in"):
         key = literal(node.left) if isinstance(node.left, ir.Constant) else None
         if not isinstance(key, Literal) or not isinstance(value, Answer):

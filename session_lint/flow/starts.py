@@ -88,9 +88,23 @@ class Starts(Calls):
         """The sessions that what is started will work with, and the objects that hold one."""
         if start.kind != tasks.QUEUED:
             yield from self._work(start.function, state)
-        for argument in node.arguments:
+        values = [argument.value for argument in node.arguments if argument.name is None]
+        first = values.index(start.function) + 1 if start.function in values else 0  # add_task(function, db)
+        for position, argument in enumerate(node.arguments):
             if argument.value is not start.function:
-                yield from self._given(argument.value, state)
+                index = position - first if argument.name is None else None
+                if not self._drops(start.function, argument, index, state):
+                    yield from self._given(argument.value, state)
+
+    def _drops(self, node: ir.Expr, argument: ir.Argument, index: int | None, state: State) -> bool:
+        """Whether a function of the project gives a parameter another value before it looks at it."""
+        callee = self.lookup(node.path, state) if isinstance(node, ir.Name) else None
+        if not isinstance(callee, Function):
+            return False
+        taken = [parameter.name for parameter in callee.reference.function.parameters]
+        taken = taken[callee.receiver is not None :]
+        name = argument.name if index is None else taken[index] if 0 <= index < len(taken) else None
+        return name is not None and name in taken and replaces(callee.reference.function.body, name)
 
     def _work(self, node: ir.Expr, state: State) -> Iterator[tuple[Path, str]]:
         """What runs: a function, a method, a lambda, or the call that makes the coroutine."""
@@ -99,7 +113,8 @@ class Starts(Calls):
             if not partial:
                 yield from self._work(node.function, state)
             for index, argument in enumerate(node.arguments):
-                yield from (self._work if partial and not index else self._given)(argument.value, state)
+                if partial or not self._drops(node.function, argument, None if argument.name else index, state):
+                    yield from (self._work if partial and not index else self._given)(argument.value, state)
         elif isinstance(node, ir.Lambda):
             yield from self._captured_by(node.function, state)
         elif isinstance(node, ir.Attribute):
@@ -180,6 +195,17 @@ class Starts(Calls):
             and self.project.holds_session(value.reference)
         ):
             yield value.path, name
+
+
+def replaces(body: tuple[ir.Stmt, ...], name: str) -> bool:
+    """Whether the first thing that a body does with a variable is to give it a new value."""
+    for statement in body:
+        mentions = [part for part in ir.expressions(statement) if isinstance(part, ir.Name) and part.path[0] == name]
+        if isinstance(statement, ir.Assign) and statement.targets == (ir.Name((name,)),) and statement.operator == "=":
+            return len(mentions) <= 1
+        if mentions or ir.blocks(statement) or isinstance(statement, ir.Define):
+            return False
+    return False
 
 
 def _opened_inside(info: result.SessionInfo, block: ir.With, item: ir.WithItem) -> bool:

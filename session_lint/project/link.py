@@ -14,7 +14,7 @@ from session_lint.flow.errors import is_drivers
 from session_lint.flow.result import FunctionFlow
 from session_lint.flow.state import SessionState
 from session_lint.flow.values import Borrowed, Dependency, Function, Instance, Value
-from session_lint.ir_queries import path_of
+from session_lint.ir_queries import decorator_name, path_of
 from session_lint.project import shapes
 from session_lint.project.aliases import Aliases
 from session_lint.project.bodies import Body
@@ -40,6 +40,9 @@ from session_lint.project.summaries import Constants, Summaries
 from session_lint.project.swallows import Swallows
 from session_lint.project.versions import Versions
 from session_lint.settings import Settings
+
+_PASSES = 4
+"""How many functions that only hand a parameter on are followed."""
 
 
 class Project:
@@ -133,28 +136,34 @@ class Project:
             value = self._provided_value(dependency.provider)
         return value, dependency
 
-    def passed_on(self, reference: FunctionRef, parameter: ir.Parameter) -> Value:
-        """What an untyped parameter must be, because it is handed to a function that says what it takes."""
+    def passed_on(self, reference: FunctionRef, parameter: ir.Parameter, depth: int = _PASSES) -> Value:
+        """What an untyped parameter must be, because it is handed to a function that says or shows what it takes."""
         if not shapes.named_like_session(parameter.name):
             return None
         for call in self.table.bodies.calls(reference.function.body):
             for position, argument in enumerate(call.arguments):
                 if argument.value == ir.Name((parameter.name,)) and argument.name not in ("*", "**"):
-                    value = self._taken(reference, call, argument.name, position)
+                    value = self._taken(reference, call, argument.name, position, depth)
                     if isinstance(value, Borrowed):
                         return Borrowed(weaker(value.type, Confidence.LIKELY))
         return None
 
-    def _taken(self, reference: FunctionRef, node: ir.Call, name: str | None, position: int) -> Value:
+    def _taken(self, reference: FunctionRef, node: ir.Call, name: str | None, position: int, depth: int) -> Value:
         callee = self.statics.expression(reference.module, node.function, self.statics.results.locals(reference))
         if not isinstance(callee, Function):
             return None
-        parameters = list(callee.reference.function.parameters)
-        if callee.receiver is not None:
+        module, function = callee.reference
+        parameters = list(function.parameters)
+        if callee.receiver is not None or "classmethod" in map(decorator_name, function.decorators):
             parameters = parameters[1:]
         for index, taken in enumerate(parameters):
             if taken.name == name or (name is None and index == position):
-                return self.parameter(callee.reference, taken)[0]
+                value = self.parameter(callee.reference, taken)[0]
+                if value is not None or taken.annotation is not None or not depth:
+                    return value
+                used = self.statics.usage(callee.reference).get((taken.name,))
+                kind = shapes.recognise(taken.name, used, self.statics.uses_sqlalchemy(module))
+                return Borrowed(kind) if kind else self.passed_on(callee.reference, taken, depth - 1)
         return None
 
     def _provided_value(self, provider: Value) -> Value:

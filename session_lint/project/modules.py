@@ -37,15 +37,26 @@ class Module:
     @property
     def is_short_lived(self) -> bool:
         """Whether it is a test, a migration, an example or a command: most of what those leave ends with them."""
-        # By its name from the project's root: what a file is does not depend on where the linter runs.
-        *folders, last = self.name.lower().split(".")
-        if self.is_package:
-            folders, last = [*folders, last], ""
-        if any([folder in _SHORT_LIVED or folder.endswith("_tests") for folder in folders]):
-            return True
-        if last in ("cli", "commands", "manage", "__main__", "migrations"):
+        return self.is_trial or self.is_command
+
+    @property
+    def is_trial(self) -> bool:
+        """Whether it is a test, a migration or an example: nobody's work is lost with it."""
+        folders, last = self._place()
+        if any([folder in _TRIALS or folder.endswith("_tests") for folder in folders]) or last == "migrations":
             return True
         return last.startswith(("test_", "conftest")) or last.endswith("_test")
+
+    @property
+    def is_command(self) -> bool:
+        """Whether it is a command-line program, which gives everything back when it ends, and somebody sees how."""
+        folders, last = self._place()
+        return last in ("cli", "commands", "manage", "__main__") or not _COMMANDS.isdisjoint(folders)
+
+    def _place(self) -> tuple[list[str], str]:
+        """The folders and the name from the project's root: what a file is does not depend on where the linter runs."""
+        *folders, last = self.name.lower().split(".")
+        return ([*folders, last], "") if self.is_package else (folders, last)
 
     def _collect(self, body: tuple[ir.Stmt, ...]) -> None:
         for statement in ir.statements(body):
@@ -128,11 +139,10 @@ class Module:
         return any([name == package or name.startswith(f"{package}.") for name in names for package in packages])
 
 
-_SHORT_LIVED = frozenset(
-    # Command-line programs give everything back when they end, too, and somebody sees how.
-    "tests test testing versions alembic migrations scripts examples example samples docs docs_src tutorial cli "
-    "commands".split()
+_TRIALS = frozenset(
+    "tests test testing versions alembic migrations examples example samples docs docs_src tutorial".split()
 )
+_COMMANDS = frozenset("scripts cli commands".split())
 
 
 def _part(value: ir.Expr, index: int) -> ir.Expr:

@@ -171,10 +171,18 @@ def _comparison(self: Lowering, node: cst.Comparison) -> ir.Expr:
         operator = _OPERATORS.get(type(target.operator))
         if operator is not None:
             left, right = self.expression(node.left), self.expression(target.comparator)
-            constant = left if operator in ("in", "not in") else right
+            is_membership = operator in ("in", "not in")
+            constant = left if is_membership else right
             if operator in ("is", "is not", "==", "!=") or isinstance(constant, ir.Constant):
                 return ir.Compare(operator, left, right)
+            if is_membership and isinstance(left, ir.Name) and _is_of_constants(right):
+                return ir.Compare(operator, left, right)
     return self.opaque((node.left, *[target.comparator for target in node.comparisons]))
+
+
+def _is_of_constants(node: ir.Expr) -> bool:
+    """`(200, 404)`"""
+    return isinstance(node, ir.Collection) and all([isinstance(item, ir.Constant) for item in node.items])
 
 
 @visits_expression(cst.NamedExpr)
