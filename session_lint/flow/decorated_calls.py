@@ -16,13 +16,14 @@ from session_lint.flow.nested_calls import NestedCalls
 from session_lint.flow.outcome import Outcome
 from session_lint.flow.result import SessionInfo
 from session_lint.flow.state import ENTRY, NONE, OPEN, Mark, Pairs, SessionState, State
-from session_lint.flow.values import Arguments, Decorated, Function, Path, Session
+from session_lint.flow.values import Arguments, Decorated, Function, Path, Session, Value
 from session_lint.ir_queries import call_text
 from session_lint.project.modules import FunctionRef
 
 if TYPE_CHECKING:
     from session_lint.flow.contracts import Contract
     from session_lint.project.link import Project
+    from session_lint.project.summaries import Constants
 
 
 class DecoratedCalls(NestedCalls):
@@ -32,6 +33,22 @@ class DecoratedCalls(NestedCalls):
         super().__init__(project, reference, depth)
         self.decorated: FunctionRef | None = None
         """The function that is decorated, if this run is about one."""
+        self.decorated_with: Constants = ()
+        """What its caller is known to give it."""
+
+    def contract_of(
+        self, reference: FunctionRef, bindings: tuple[tuple[str, Value], ...]
+    ) -> tuple[Constants, Contract | None]:
+        if self.decorated is None or reference.function is not self.decorated.function:
+            return super().contract_of(reference, bindings)
+        # The wrapper calls it without its decorators. What it hands on unseen is what the caller has given.
+        own = {parameter.name for parameter in reference.function.parameters}
+        given = {name for name, _ in bindings}
+        constants = {name: value for name, value in self.decorated_with if name in own and name not in given}
+        seen = dict(self.project.summaries.constants(reference, bindings))
+        constants.update({name: value for name, value in seen.items() if name in own & given})
+        known = tuple(constants.items())
+        return known, self.project.summaries.bare_contract(reference, known)
 
     def decorated_call(
         self, callee: Decorated, node: ir.Call, arguments: Arguments, state: State, outcome: Outcome, purpose: str

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from session_lint import ir
 from session_lint.flow import operations as ops
 from session_lint.flow import result
@@ -30,8 +32,11 @@ from session_lint.flow.values import (
     loaded_in,
 )
 from session_lint.ir_queries import call_text, decorator_name, is_abstract, last_name, path_of
-from session_lint.project.modules import ClassRef
+from session_lint.project.modules import ClassRef, FunctionRef
 from session_lint.project.passing import passed_on
+
+if TYPE_CHECKING:
+    from session_lint.project.summaries import Constants
 
 _PLAIN = frozenset({"staticmethod", "classmethod", "override"})
 """Decorators that leave a coroutine function one."""
@@ -45,6 +50,13 @@ _GIVEN = (Opened, Borrowed, Registry)
 
 class ProjectCalls(ContractCalls):
     """Applies calls of functions and classes that the project defines."""
+
+    def contract_of(
+        self, reference: FunctionRef, bindings: tuple[tuple[str, Value], ...]
+    ) -> tuple[Constants, Contract | None]:
+        """What a call of a function does, with its decorators, and the constants that decide about that."""
+        constants = self.project.summaries.constants(reference, bindings)
+        return constants, self.project.contract(reference, constants)
 
     def project_function(
         self, callee: Function, node: ir.Call, arguments: Arguments, state: State, outcome: Outcome, purpose: str
@@ -79,8 +91,7 @@ class ProjectCalls(ContractCalls):
                 coroutine = Coroutine(None, label, node.place, touched[0] if touched else ())
             if purpose != "assigned":
                 return [(state, coroutine)]
-        constants = self.project.summaries.constants(reference, bindings)
-        contract = self.project.contract(reference, constants)
+        constants, contract = self.contract_of(reference, bindings)
         if contract is None:
             self.note_handing(reference, node.place, handed)
             return self.unknown_call(node, arguments, state, outcome, label, False)

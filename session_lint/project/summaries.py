@@ -116,6 +116,7 @@ class Summaries:
             return None
         interpreter = Interpreter(self._project, wrappers[0])
         interpreter.decorated = reference
+        interpreter.decorated_with = constants
         own = {parameter.name for parameter in wrappers[0].function.parameters}
         return contract_of(interpreter.run(constants=tuple([item for item in constants if item[0] in own])))
 
