@@ -202,9 +202,8 @@ class Evaluation(Conditions):
                 nested = next((session for session in after.sessions.values() if session.savepoints), None)
                 self.event(result.YIELDED, node.place, (), "yield", nested, after.thrown)
             if self._finisher is not None:
-                failed = State(after.variables, after.sessions, True)
                 given = Truth(True, errors.ANY) if self._finisher.gives_error else Const(None)
-                pairs += [(after, Const(None)), (failed, given)]
+                pairs += [(after, Const(None)), (after.throw(), given)]
                 continue
             text = "the code that uses it" if identities else "the consumer"
             outcome.raises.add(after, Error(errors.ANY, node.place, text, by_yield=True))

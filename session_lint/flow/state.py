@@ -138,6 +138,14 @@ class State:
             self._key = (self._variables_key, sessions, self.thrown)
         return self._key
 
+    @property
+    def shape(self) -> object:
+        """What it is by its variables and transactions alone."""
+        if self._variables_key is None:
+            self._variables_key = frozenset(self.variables.items())
+        transactions = frozenset([(identity, session.transaction) for identity, session in self.sessions.items()])
+        return self._variables_key, transactions, self.thrown
+
     def bind(self, path: Path, value: Value) -> State:
         """Give a variable a value; what hung below its old value is forgotten."""
         length = len(path)
@@ -174,6 +182,8 @@ class States:
 
     __slots__ = ("_states",)
     LIMIT = 40
+    MOST = 80
+    """So many there may be if those beyond the limit differ in more than in what their sessions have gone through."""
 
     def __init__(self, states: Iterable[State] = ()) -> None:
         self._states: dict[object, State] = {}
@@ -184,10 +194,15 @@ class States:
         """Whether the state is a new one."""
         # Too many ways may lead here to tell them all apart; then the first ones stand for the rest.
         key = state.key
-        if len(self._states) >= self.LIMIT or key in self._states:
+        if key in self._states or (len(self._states) >= self.LIMIT and not self._is_different(state)):
             return False
         self._states[key] = state
         return True
+
+    def _is_different(self, state: State) -> bool:
+        """Whether none of the states has the same variables and transactions: what a handler leaves behind, perhaps."""
+        shape = state.shape
+        return len(self._states) < self.MOST and not any([known.shape == shape for known in self._states.values()])
 
     def update(self, states: Iterable[State]) -> None:
         for state in states:
