@@ -132,19 +132,21 @@ class State:
     @property
     def key(self) -> object:
         if self._key is None:
-            if self._variables_key is None:
-                self._variables_key = frozenset(self.variables.items())
+            variables = self._known_variables()
             sessions = frozenset([(identity, session.key) for identity, session in self.sessions.items()])
-            self._key = (self._variables_key, sessions, self.thrown)
+            self._key = (variables, sessions, self.thrown)
         return self._key
 
     @property
     def shape(self) -> object:
         """What it is by its variables and transactions alone."""
+        transactions = frozenset([(identity, session.transaction) for identity, session in self.sessions.items()])
+        return self._known_variables(), transactions, self.thrown
+
+    def _known_variables(self) -> frozenset[tuple[Path, Value]]:
         if self._variables_key is None:
             self._variables_key = frozenset(self.variables.items())
-        transactions = frozenset([(identity, session.transaction) for identity, session in self.sessions.items()])
-        return self._variables_key, transactions, self.thrown
+        return self._variables_key
 
     def bind(self, path: Path, value: Value) -> State:
         """Give a variable a value; what hung below its old value is forgotten."""
@@ -180,13 +182,15 @@ class State:
 class States:
     """A bounded set of states."""
 
-    __slots__ = ("_states",)
+    __slots__ = ("_shapes", "_states")
     LIMIT = 40
     MOST = 80
     """So many there may be if those beyond the limit differ in more than in what their sessions have gone through."""
 
     def __init__(self, states: Iterable[State] = ()) -> None:
         self._states: dict[object, State] = {}
+        self._shapes: set[object] = set()
+        """Those of the states, once the limit is reached."""
         for state in states:
             self.add(state)
 
@@ -201,8 +205,13 @@ class States:
 
     def _is_different(self, state: State) -> bool:
         """Whether none of the states has the same variables and transactions: what a handler leaves behind, perhaps."""
-        shape = state.shape
-        return len(self._states) < self.MOST and not any([known.shape == shape for known in self._states.values()])
+        if len(self._states) >= self.MOST:
+            return False
+        if not self._shapes:
+            self._shapes.update([known.shape for known in self._states.values()])
+        before = len(self._shapes)
+        self._shapes.add(state.shape)
+        return len(self._shapes) > before
 
     def update(self, states: Iterable[State]) -> None:
         for state in states:

@@ -179,7 +179,6 @@ class CallGraph:
         commits = {event.place for event in flow.events if event.kind == COMMITTED and event.identity == identity}
         telling = [way for way in ways if way.error is not None and way.error.place in commits] or ways
         error = min([way.error for way in telling if way.error is not None], key=lambda error: error.place)
-        # One call, several functions: an abstract method is any of its overrides.
         for callee, root in self.callees(flow, error.place, identity) if depth > 0 else ():
             deeper = self._exposure(callee, root, depth - 1) if root in callee.sessions else None
             if deeper is not None:

@@ -17,18 +17,16 @@ if TYPE_CHECKING:
 
 _ANY: Path = ()
 
-_HOOKS = frozenset(
-    "teardown_appcontext teardown_request teardown_app_request after_request after_app_request teardown_websocket "
-    "before_request before_app_request middleware add_middleware exception_handler errorhandler on_event "
-    "add_event_handler listener".split()
-)
-"""What the functions that they decorate, or are given, are called for: requests, or the end of the application."""
-
-
 _TEARDOWNS = frozenset(
     "teardown_appcontext teardown_request teardown_app_request after_request after_app_request".split()
 )
-"""Those of them that end every request, so that what is closed there is as good as removed."""
+"""Hooks that end every request, so that what is closed there is as good as removed."""
+
+_HOOKS = _TEARDOWNS | frozenset(
+    "teardown_websocket before_request before_app_request middleware add_middleware exception_handler errorhandler "
+    "on_event add_event_handler listener".split()
+)
+"""What the functions that they decorate, or are given, are called for: requests, or the end of the application."""
 
 
 class _Ending(NamedTuple):
