@@ -16,7 +16,7 @@ from session_lint.runtime.evidence import Oracle
 
 pytestmark = pytest.mark.postgres
 
-PROGRAMS = """
+PROGRAMS = r"""
 import asyncio, os, subprocess, sys, threading
 from app import User
 from sqlalchemy import text
@@ -77,8 +77,11 @@ async def waits_for_a_thread_that_hardly_gets_a_turn(url):
     # On a machine with much to do: as many programs as it takes, all of them on one processor.
     processors = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {min(processors)})
-    others = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(9)]
+    busy = [sys.executable, "-c", "print(flush=True)\nwhile True: pass"]
+    others = [subprocess.Popen(busy, stdout=subprocess.PIPE) for _ in range(9)]
     try:
+        for other in others:
+            other.stdout.readline()  # It is busy from here on, so the thread below waits instead of working.
         async with AsyncSession(create_async_engine(url)) as session:
             await session.execute(text("SELECT 1"))
             await asyncio.to_thread(starve)
@@ -86,7 +89,7 @@ async def waits_for_a_thread_that_hardly_gets_a_turn(url):
         os.sched_setaffinity(0, processors)
         for other in others:
             other.kill()
-            other.wait()
+            other.communicate()
 
 def starve():
     def kept_waiting():
