@@ -15,7 +15,8 @@ from session_lint.ir_queries import me_of
 from session_lint.project.modules import FunctionRef
 
 _WAYS = 24
-"""So many ways out of a function are told apart, or as many as return."""
+"""So many ways out of a function are told apart, or as many as return and these:"""
+_FAILURES = 12
 
 
 class Way(NamedTuple):
@@ -90,7 +91,7 @@ def contract_of(flow: FunctionFlow) -> Contract:
     returning = sum([way.error is None for way in told])
     return Contract(
         flow.reference,
-        tuple(told[: max(_WAYS, returning)]),
+        tuple(told[: max(_WAYS, returning + _FAILURES)]),
         roots,
         frozenset(foreign),
         frozenset(flow.first_uses),
