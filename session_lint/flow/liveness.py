@@ -23,7 +23,7 @@ from session_lint.flow.values import (
     Truth,
     Value,
 )
-from session_lint.ir_queries import names_in
+from session_lint.ir_queries import me_of, names_in
 from session_lint.project.bodies import Bodies
 
 Position = tuple[int, int]
@@ -75,6 +75,9 @@ def _is_plain(value: Value) -> bool:
 ASKED = 2
 """So many names long are the paths whose answers are kept: a variable, or an attribute of one."""
 
+_SUPER: Path = ("super",)
+"""A call of it reads the method's first parameter, which it does not name."""
+
 _PLAIN = (Const, Truth, Literal, Answer, Instance, Loaded, ClassValue, ExternalValue, ModuleValue)
 
 
@@ -113,4 +116,7 @@ def _last_reads(bodies: Bodies, function: ir.Function) -> tuple[dict[Path, Posit
                     found[path[:1]] = max(found.get(path[:1], end), end)
             elif isinstance(node, ir.Lambda):
                 found.update(dict.fromkeys([(name,) for name in names_in(node.function)], _END))
+    if _SUPER in found:
+        me = (me_of(function),)
+        found[me] = max(found.get(me, _BEGINNING), found[_SUPER])
     return found, loops
