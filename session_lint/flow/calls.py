@@ -189,6 +189,9 @@ class Calls(DecoratedCalls):
             return self.nested_function(callee, node, arguments, state, outcome, purpose)
         if isinstance(callee, ClassValue):
             return [(state, self.construct(callee.reference, arguments))]
+        called = self.project.statics.attribute(callee, "__call__") if isinstance(callee, Instance) else None
+        if isinstance(called, Function):
+            return self.project_function(called, node, arguments, state, outcome, purpose)
         return self.foreign_call(callee, node, arguments, state, outcome, purpose, calm)
 
     def _of_model(self, owner: Loaded, name: str) -> Function | None:

@@ -313,6 +313,8 @@ class Statics:
             return Opened(function.type)
         if isinstance(function, Registry):
             return function
+        if isinstance(function, Instance):
+            function = self.attribute(function, "__call__")
         if isinstance(function, Function):
             return self.results.given_by(function)
         if isinstance(function, ClassValue):
