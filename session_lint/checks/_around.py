@@ -10,7 +10,7 @@ from session_lint.findings import Confidence, Finding
 from session_lint.flow import errors, result
 from session_lint.flow.effects import leaks
 from session_lint.flow.result import Event, Exit, FunctionFlow, SessionInfo
-from session_lint.flow.state import CLOSED, Mark
+from session_lint.flow.state import CLOSED, NONE, Mark
 from session_lint.ir_queries import me_of, path_of
 from session_lint.project.modules import FunctionRef
 
@@ -70,7 +70,7 @@ def _left(context: Context, flow: FunctionFlow, info: SessionInfo) -> Exit | Non
         for way in flow.exits
         if way.error is not None and way.error.kind != errors.CANCELLED and way.error.place in works
     ]
-    return next((way for way in failing if not _is_closed(way, info)), None)
+    return next((way for way in failing if not _is_given_back(way, info)), None)
 
 
 def _works(context: Context, reference: FunctionRef) -> Iterator[ir.Place]:
@@ -89,6 +89,15 @@ def _works(context: Context, reference: FunctionRef) -> Iterator[ir.Place]:
 def _is_closed(way: Exit, info: SessionInfo) -> bool:
     session = way.state.sessions.get(info.identity)
     return session is not None and session.transaction == CLOSED
+
+
+def _is_given_back(way: Exit, info: SessionInfo) -> bool:
+    """Whether a handler has seen to it, or the function also works with the session itself."""
+    session = way.state.sessions.get(info.identity)
+    if session is None:
+        return False
+    is_ended = session.transaction == CLOSED or (session.transaction == NONE and session.witness.ended is not None)
+    return is_ended or (info.origin == result.AMBIENT and session.touched)
 
 
 def _is_ended_elsewhere(context: Context, flow: FunctionFlow, info: SessionInfo) -> bool:
