@@ -11,11 +11,13 @@ from session_lint.flow import errors, result
 from session_lint.flow.effects import leaks
 from session_lint.flow.result import Event, Exit, FunctionFlow, SessionInfo
 from session_lint.flow.state import CLOSED, NONE, Mark
-from session_lint.ir_queries import me_of, path_of
+from session_lint.ir_queries import decorator_name, last_name, me_of, path_of
 from session_lint.project.modules import FunctionRef
 
 _INNER = ("app", "application", "get_response", "handler", "run", "wsgi_app")
 """What a middleware or task calls the work that it is wrapped around."""
+
+_ERROR_HANDLERS = ("errorhandler", "app_errorhandler", "exception_handler")
 
 
 def unremoved_findings(context: Context) -> Iterator[Finding]:
@@ -102,7 +104,9 @@ def _is_given_back(way: Exit, info: SessionInfo) -> bool:
 
 def _is_ended_elsewhere(context: Context, flow: FunctionFlow, info: SessionInfo) -> bool:
     """Whether somebody else ends the scope, or nobody leaves anything open in it."""
-    if context.project.scopes.is_removed_by_hook(info.identity[1:], flow.reference.function):
+    if context.project.scopes.is_removed_by_hook(info.identity[1:], flow.reference.function) or _is_rolled_back(
+        context
+    ):
         return True
     return not any(
         [
@@ -110,6 +114,20 @@ def _is_ended_elsewhere(context: Context, flow: FunctionFlow, info: SessionInfo)
             for other in context.project.all_flows()
             if other is not flow and info.identity in other.sessions
             for session in [way.state.sessions.get(info.identity) for way in other.exits]
+        ]
+    )
+
+
+def _is_rolled_back(context: Context) -> bool:
+    """Whether a handler of whatever a request raises rolls something back: then no connection stays out."""
+    bodies = context.project.table.bodies
+    return any(
+        [
+            last_name(call.function) == "rollback"
+            for module in context.project.table.modules
+            for function in module.functions.values()
+            if any([decorator_name(decorator) in _ERROR_HANDLERS for decorator in function.decorators])
+            for call in bodies.calls(function.body)
         ]
     )
 
