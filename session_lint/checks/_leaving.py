@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from session_lint.checks.context import Context, happens, history
 from session_lint.findings import Confidence, Finding
-from session_lint.flow import errors
+from session_lint.flow import errors, result
 from session_lint.flow.entry import LEAVING
 from session_lint.flow.result import Exit, FunctionFlow, SessionInfo
 from session_lint.flow.state import CLOSED, GONE, Mark
@@ -14,12 +14,14 @@ from session_lint.ir_queries import me_of
 
 
 def leaving_findings(context: Context) -> Iterator[Finding]:
-    """One finding per session that the object keeps: by closing it the method says that nobody else does."""
+    """One finding per session that the object or a context variable keeps: by closing it the method says that nobody
+    else does."""
     for flow in context.flows():
         function = flow.reference.function
         if function.owner and function.name in LEAVING:
             for info in flow.sessions.values():
-                if len(info.identity) == 2 and info.identity[0] == me_of(function):
+                is_own = len(info.identity) == 2 and info.identity[0] == me_of(function)
+                if is_own or info.origin == result.CURRENT:
                     yield from _left_open(context, flow, info)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from session_lint import ir
 from session_lint.checks import rule
+from session_lint.checks._around import unremoved_findings
 from session_lint.checks.context import Context, happens, step_at
 from session_lint.findings import Confidence, Finding, Severity, Step
 from session_lint.flow import errors, result
@@ -39,6 +40,7 @@ def check(context: Context) -> Iterator[Finding]:
         else:
             yield from _not_removed_by_jobs(context, registry, name, place, users)
     yield from _not_removed_by_threads(context)
+    yield from unremoved_findings(context)
 
 
 def _never_removed(

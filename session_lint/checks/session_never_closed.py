@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from session_lint import ir
 from session_lint.checks import rule
+from session_lint.checks._around import unclosed_findings
 from session_lint.checks._held import held_findings
 from session_lint.checks._leaks import confidence_of, leak_findings
 from session_lint.checks._leaving import leaving_findings
@@ -27,6 +28,7 @@ def check(context: Context) -> Iterator[Finding]:
     yield from parked_findings(context)
     yield from held_findings(context)
     yield from leaving_findings(context)
+    yield from unclosed_findings(context)
     for flow in context.flows():
         if not flow.reference.function.is_generator:
             yield from _returned_to_fastapi(context, flow)

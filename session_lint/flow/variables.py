@@ -293,11 +293,11 @@ class Variables(Objects):
         """Put a value into an object. Whoever has the object is responsible for the sessions in it."""
         if isinstance(value, Session) and value.identity in state.sessions and self._is_anothers(target):
             session, info = state.sessions[value.identity], self.flow.sessions[value.identity]
+            if session.owned and info.origin == result.LOCAL:
+                self.event(result.PARKED, node.place, value.identity, shown(target), session, key_of(target))
             usage = self.project.statics.usage(self.flow.reference).get(path_of(target))
             if usage is not None and usage.methods & {"close", "aclose"}:
                 return state  # and closed through it, by this function itself
-            if session.owned and info.origin == result.LOCAL:
-                self.event(result.PARKED, node.place, value.identity, shown(target), session, key_of(target))
         return self.hand_over(value, state)
 
     def _is_anothers(self, target: ir.Expr) -> bool:

@@ -38,12 +38,16 @@ class Parking:
 
     def __init__(self, project: Project) -> None:
         self._project = project
-        self._users: dict[str, tuple[bool, list[FunctionRef]]] = {}
+        self._users: dict[str, tuple[list[FunctionRef | None], list[FunctionRef]]] = {}
         self._closed: set[str] | None = None
 
     def is_closed(self, key: str) -> bool:
         """Whether some function mentions the name and closes something."""
-        return self._of(key)[0]
+        return bool(self._of(key)[0])
+
+    def is_closed_by_others(self, key: str, reference: FunctionRef) -> bool:
+        """Whether a function other than this one does."""
+        return any([closer is None or closer.function is not reference.function for closer in self._of(key)[0]])
 
     def is_closed_under(self, name: str) -> bool:
         """Whether somebody closes something that is an attribute of that name, or hands it to what closes it."""
@@ -75,14 +79,16 @@ class Parking:
         nodes = self._project.table.bodies.expressions(reference.function.body)
         return any([isinstance(node, (ir.Name, ir.Subscript)) and shown(node).startswith(text) for node in nodes])
 
-    def _of(self, key: str) -> tuple[bool, list[FunctionRef]]:
+    def _of(self, key: str) -> tuple[list[FunctionRef | None], list[FunctionRef]]:
+        """Who closes something where the name is mentioned (None: a module), and who mentions it."""
         if key not in self._users:
-            closed, readers = False, []
+            closers: list[FunctionRef | None] = []
+            readers: list[FunctionRef] = []
             for reference, body, packed in self._bodies():
                 if any([_mentions(node, key, packed) for node in self._read(body)]):
-                    closed = closed or self._closes(body, key, packed)
+                    closers += [reference] if self._closes(body, key, packed) else []
                     readers += [reference] if reference is not None else []
-            self._users[key] = (closed, readers)
+            self._users[key] = (closers, readers)
         return self._users[key]
 
     def _bodies(self) -> Iterator[tuple[FunctionRef | None, tuple[ir.Stmt, ...], str]]:

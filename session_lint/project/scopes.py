@@ -52,6 +52,13 @@ class Scopes:
         """Whether somebody removes the session of a registry (its identity), wherever and whenever that may be."""
         return bool(self._endings(registry))
 
+    def is_removed_by_hook(self, registry: Path, but: ir.Function) -> bool:
+        """Whether a hook of requests or tasks, other than that function, removes the session of a registry."""
+        others = [ending for ending in self._endings(registry) if ending.function is not but]
+        return any(
+            [ending.in_hook or (ending.function is not None and _is_after_tasks(ending.function)) for ending in others]
+        )
+
     def jobs(self, registry: Path, is_framework: bool) -> dict[int, Entry]:
         """The functions that run in jobs of a queue or a scheduler after which nobody removes the session.
 

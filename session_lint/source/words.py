@@ -66,9 +66,15 @@ def may_matter(data: bytes, own: Sequence[str] = (), is_package: bool = False) -
         or any([word.encode() in data for word in own])
         or entry_words.may_hold(data)
         or (b"async def" in data and _may_lose_coroutines(data))
+        or _KEEPER.search(data) is not None
     )
 
 
+_KEEPER = re.compile(
+    rb"^[ \t]*\w+[ \t]*(?::[^=\n]*)?=[ \t]*(?:\w+\.)*\w*(?:Database|D[Bb]|SQL|Storage|Store|Postgres)\w*\(",
+    re.MULTILINE,
+)
+"""`storage = Storage(url)`, for others to import: its class may make sessions, and nobody here needs to name them."""
 _ALONE = re.compile(rb"^[ \t]+([a-z_]\w*)\(", re.MULTILINE)
 _FROM = re.compile(rb"^[ \t]*from (\w*)[\w.]* import (\([^)]*\)|[^\n]*)", re.MULTILINE)
 _STANDARD = frozenset([name.encode() for name in sys.stdlib_module_names])

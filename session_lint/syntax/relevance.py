@@ -293,6 +293,7 @@ class _Reader:
                 or self._wraps(statement)
                 or self._entries.have(statement)
                 or self._changes(statement)
+                or self.text.has(_GLOBAL, statement.lineno, _last_line(statement))
             )
         if isinstance(statement, (ast.Assign, ast.AnnAssign)):
             value, length = statement.value, _length(statement)
@@ -353,6 +354,7 @@ class _Reader:
 
 
 _YIELD = ("yield",)
+_GLOBAL = ("global ",)  # what is kept there may make sessions for whoever imports it
 _AROUND = ("__enter__", "__exit__", "__aenter__", "__aexit__")
 """What `with` calls without naming it, and may leave to others, who use a session."""
 _WRAPS = ("wraps(",)
