@@ -54,6 +54,8 @@ class Leaving(Renewals):
 
     def _leave_normally(self, manager: Manager, state: State, node: ir.With, outcome: Outcome) -> list[State]:
         owner = manager.value
+        if manager.kind == "scope":
+            return [self._end_scope(manager, state, False)]
         if manager.kind == "object" and isinstance(owner, Instance):
             left = self._call_manager(owner, "exit", (Const(None),) * 3, state, node, outcome)
             return [after for after, _ in left]
@@ -149,6 +151,8 @@ class Leaving(Renewals):
     def _left_by_error(self, manager: Manager, state: State, error: Error) -> tuple[State, str]:
         if manager.kind == "suppress":
             return state, errors.caught(error.kind, manager.types, self.project.lineage)
+        if manager.kind == "scope":
+            return self._end_scope(manager, state, True), "never"
         owner = manager.value
         if not isinstance(owner, Session) or owner.identity not in state.sessions:
             return state, "never"
@@ -173,6 +177,14 @@ class Leaving(Renewals):
                 session = released(session)
             return state.set(identity, session._replace(begun=0)), "maybe" if provider.swallows else "never"
         return state, "never"
+
+    def _end_scope(self, manager: Manager, state: State, raises: bool) -> State:
+        """Who asks for a session after an application's context gets another one than the one that has failed in it."""
+        for identity, session in state.sessions.items():
+            is_theirs = self.flow.sessions[identity].framework in manager.types
+            if is_theirs and (raises or session.transaction in BROKEN):
+                state = state.set(identity, SessionState())
+        return state
 
     def _provider(self, manager: Manager) -> Provider:
         """What a context manager function does at its end, called as it was."""
