@@ -161,18 +161,19 @@ class Leaving(Renewals):
         if manager.kind == "current":  # The one from before the block is the current one again.
             return state.set(identity, SessionState()), "never"
         if manager.kind in ("session", "closing", "foreign", "open begin"):
-            closed = session._replace(transaction=CLOSED, dirty=False, owned=False, begun=0)
+            closed = session._replace(transaction=CLOSED, dirty=False, pending=False, owned=False, begun=0)
             return state.set(identity, closed), "never"
         if manager.kind in ("begin", "joining begin"):
-            return state.set(identity, session._replace(transaction=NONE, dirty=False, begun=0, reset=True)), "never"
+            rolled_back = session._replace(transaction=NONE, dirty=False, pending=False, begun=0, reset=True)
+            return state.set(identity, rolled_back), "never"
         if manager.kind == "savepoint":
             return state.set(identity, released(session)), "never"
         if manager.kind == "provider" and manager.reference is not None:
             provider = self._provider(manager)
             if provider.closes_on_error:
-                session = session._replace(transaction=CLOSED, dirty=False, owned=False)
+                session = session._replace(transaction=CLOSED, dirty=False, pending=False, owned=False)
             elif provider.ends_on_error:
-                session = session._replace(transaction=NONE, dirty=False)
+                session = session._replace(transaction=NONE, dirty=False, pending=False)
             elif provider.nested:
                 session = released(session)
             return state.set(identity, session._replace(begun=0)), "maybe" if provider.swallows else "never"
