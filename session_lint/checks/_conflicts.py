@@ -8,6 +8,7 @@ from session_lint import ir
 from session_lint.flow import result
 from session_lint.flow.errors import is_conflict_type
 from session_lint.flow.result import Event, FunctionFlow
+from session_lint.flow.state import SessionState
 from session_lint.ir_queries import path_of
 
 
@@ -18,6 +19,20 @@ def handles_conflicts(handler: object, *, only: bool = False) -> bool:
     types = handler.type.items if isinstance(handler.type, ir.Collection) else (handler.type,)
     verdicts = [is_conflict_type(path_of(item)[-1]) for item in types if path_of(item)]
     return (all(verdicts) and bool(verdicts)) if only else any(verdicts)
+
+
+def holds_the_conflict_alone(flow: FunctionFlow, end: Event, session: SessionState, handler: ir.Handler) -> bool:
+    """Whether a begin() block adds one object, and its handler expects that to be refused.
+
+    SQLAlchemy has rolled back as the flush failed, and the block then ends without an error: nothing else is lost.
+    """
+    block = next((each for each in ir.statements(flow.reference.function.body) if each.place == end.place), None)
+    failed = session.witness.failed
+    if not isinstance(block, ir.With) or failed is None or session.witness.causes or not handles_conflicts(handler):
+        return False
+    writes = [event for event in flow.events if event.kind == result.WROTE and event.identity == end.identity]
+    before = {event.place: event for event in writes if block.place <= event.place < failed.place}
+    return len(before) == 1 and all([event.text.endswith(".add()") and not event.detail for event in before.values()])
 
 
 def guarded_savepoints(flow: FunctionFlow) -> Iterator[Event]:
