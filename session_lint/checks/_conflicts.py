@@ -8,6 +8,7 @@ from session_lint import ir
 from session_lint.flow import result
 from session_lint.flow.errors import is_conflict_type
 from session_lint.flow.result import Event, FunctionFlow
+from session_lint.flow.state import SessionState
 from session_lint.ir_queries import path_of
 
 
@@ -18,6 +19,29 @@ def handles_conflicts(handler: object, *, only: bool = False) -> bool:
     types = handler.type.items if isinstance(handler.type, ir.Collection) else (handler.type,)
     verdicts = [is_conflict_type(path_of(item)[-1]) for item in types if path_of(item)]
     return (all(verdicts) and bool(verdicts)) if only else any(verdicts)
+
+
+def holds_the_conflict_alone(flow: FunctionFlow, end: Event, session: SessionState, handler: ir.Handler) -> bool:
+    """Whether a begin() block adds one object, and its handler expects that to be refused.
+
+    SQLAlchemy has rolled back as the flush failed, and the block then ends without an error: nothing else is lost.
+    """
+    block = next((each for each in ir.statements(flow.reference.function.body) if each.place == end.place), None)
+    failed = session.witness.failed
+    if not isinstance(block, ir.With) or failed is None or session.witness.causes or not handles_conflicts(handler):
+        return False
+    writes = [event for event in flow.events if event.kind == result.WROTE and event.identity == end.identity]
+    before = {event.place: event for event in writes if block.place <= event.place < failed.place}
+    # A context manager of the project's may call commit() itself, which fails; and a loop adds more than one.
+    is_one = end.text == "the begin() block" and len(before) == 1
+    return is_one and not any([_is_more(event, block) for event in before.values()])
+
+
+def _is_more(event: Event, block: ir.With) -> bool:
+    """Whether a write is more than one add() in a block."""
+    loops = [frame.node for frame in event.frames if frame.kind in ("for", "while")]
+    is_add = event.text.endswith(".add()") and not event.detail
+    return not is_add or any([ir.within(loop.place, block.place) for loop in loops])
 
 
 def guarded_savepoints(flow: FunctionFlow) -> Iterator[Event]:

@@ -9,7 +9,7 @@ from session_lint.findings import Confidence, Finding
 from session_lint.flow import errors, result
 from session_lint.flow.entry import LEAVING
 from session_lint.flow.result import Exit, FunctionFlow, SessionInfo
-from session_lint.flow.state import CLOSED, GONE, Mark
+from session_lint.flow.state import CLOSED, GONE, NONE, Mark
 from session_lint.ir_queries import me_of
 
 
@@ -32,7 +32,7 @@ def _left_open(context: Context, flow: FunctionFlow, info: SessionInfo) -> Itera
     failing = [
         way
         for way in ways
-        if way.error is not None and way.error.kind != errors.CANCELLED and not _is_closed(way, info)
+        if way.error is not None and way.error.kind != errors.CANCELLED and not _gives_back(way, info)
     ]
     if not failing:
         return
@@ -48,3 +48,9 @@ def _left_open(context: Context, flow: FunctionFlow, info: SessionInfo) -> Itera
 
 def _is_closed(way: Exit, info: SessionInfo) -> bool:
     return way.state.sessions[info.identity].transaction in (CLOSED, GONE)
+
+
+def _gives_back(way: Exit, info: SessionInfo) -> bool:
+    """Whether nothing is left to be closed: a session that was rolled back has no connection any more."""
+    session = way.state.sessions[info.identity]
+    return _is_closed(way, info) or (info.type.role == "session" and session.transaction == NONE and session.reset)

@@ -13,7 +13,7 @@ from session_lint.findings import Confidence, Finding, Severity, Step
 from session_lint.flow import result
 from session_lint.flow.result import Event, FunctionFlow
 from session_lint.flow.state import Mark
-from session_lint.ir_queries import path_of
+from session_lint.ir_queries import last_name, path_of
 from session_lint.project.swallows import counts_attempts
 
 _REMEDY = "put what may conflict into `with {name}.begin_nested():`, inside of the try, and leave the rollback out"
@@ -88,7 +88,21 @@ def _is_other_work(flow: FunctionFlow, loss: Loss, attempt: ir.Try, rollback: Ev
     if _all_within(wrote, attempt) or _is_tried_again(wrote, attempt, rollback):
         return False
     first, last = min(wrote), attempt.body[-1].place
-    return any([event.kind == result.WROTE and first < event.place <= last for event in flow.events])
+    later = [event for event in flow.events if event.kind == result.WROTE and first < event.place <= last]
+    return not all([_completes(flow, event, first) for event in later])
+
+
+def _completes(flow: FunctionFlow, event: Event, place: ir.Place) -> bool:
+    """Whether a change is one of the very object that was added at a place before: that is one write, not two."""
+    for part in ir.expressions(flow.reference.function.body):
+        if isinstance(part, ir.Call) and part.place == place and last_name(part.function) == "add" and part.arguments:
+            name = path_of(part.arguments[0].value)
+            return (
+                event.detail == result.CHANGE
+                and bool(name)
+                and event.text == f"changing {name[0]}.{event.text.rpartition('.')[2]}"
+            )
+    return False
 
 
 def _done_at(flow: FunctionFlow, place: ir.Place) -> list[ir.Place]:

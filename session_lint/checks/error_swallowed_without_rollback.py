@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from session_lint import ir
 from session_lint.checks import rule
-from session_lint.checks._conflicts import guarded_savepoints
+from session_lint.checks._conflicts import guarded_savepoints, holds_the_conflict_alone
 from session_lint.checks._sqlalchemy_1 import rolls_back_by_itself
 from session_lint.checks.context import Context, causes, failed_operation, history, step_at
 from session_lint.findings import Affected, Confidence, Finding, Severity
@@ -165,6 +165,9 @@ def _lost(context: Context, flow: FunctionFlow, event: result.Event, session: Se
         )
     place = session.witness.swallowed.place if session.witness.swallowed else info.place
     is_lost = session.transaction == FAILED and not context.project.outlives(session) and not ends_well(event, session)
+    found = handled(context.project.table, flow, session)
+    if found is not None and holds_the_conflict_alone(flow, event, session, found[1]):
+        is_lost = False
     confidence = info.certainty.at_most(session.certainty if is_lost else Confidence.POSSIBLE)
     return context.finding(flow, place, message, confidence, history(session, "failed", "swallowed"), causes(session))
 

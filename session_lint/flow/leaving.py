@@ -54,6 +54,8 @@ class Leaving(Renewals):
 
     def _leave_normally(self, manager: Manager, state: State, node: ir.With, outcome: Outcome) -> list[State]:
         owner = manager.value
+        if manager.kind == "scope":
+            return [self._end_scope(manager, state, False)]
         if manager.kind == "object" and isinstance(owner, Instance):
             left = self._call_manager(owner, "exit", (Const(None),) * 3, state, node, outcome)
             return [after for after, _ in left]
@@ -149,6 +151,8 @@ class Leaving(Renewals):
     def _left_by_error(self, manager: Manager, state: State, error: Error) -> tuple[State, str]:
         if manager.kind == "suppress":
             return state, errors.caught(error.kind, manager.types, self.project.lineage)
+        if manager.kind == "scope":
+            return self._end_scope(manager, state, True), "never"
         owner = manager.value
         if not isinstance(owner, Session) or owner.identity not in state.sessions:
             return state, "never"
@@ -157,22 +161,31 @@ class Leaving(Renewals):
         if manager.kind == "current":  # The one from before the block is the current one again.
             return state.set(identity, SessionState()), "never"
         if manager.kind in ("session", "closing", "foreign", "open begin"):
-            closed = session._replace(transaction=CLOSED, dirty=False, owned=False, begun=0)
+            closed = session._replace(transaction=CLOSED, dirty=False, pending=False, owned=False, begun=0)
             return state.set(identity, closed), "never"
         if manager.kind in ("begin", "joining begin"):
-            return state.set(identity, session._replace(transaction=NONE, dirty=False, begun=0, reset=True)), "never"
+            rolled_back = session._replace(transaction=NONE, dirty=False, pending=False, begun=0, reset=True)
+            return state.set(identity, rolled_back), "never"
         if manager.kind == "savepoint":
             return state.set(identity, released(session)), "never"
         if manager.kind == "provider" and manager.reference is not None:
             provider = self._provider(manager)
             if provider.closes_on_error:
-                session = session._replace(transaction=CLOSED, dirty=False, owned=False)
+                session = session._replace(transaction=CLOSED, dirty=False, pending=False, owned=False)
             elif provider.ends_on_error:
-                session = session._replace(transaction=NONE, dirty=False)
+                session = session._replace(transaction=NONE, dirty=False, pending=False)
             elif provider.nested:
                 session = released(session)
             return state.set(identity, session._replace(begun=0)), "maybe" if provider.swallows else "never"
         return state, "never"
+
+    def _end_scope(self, manager: Manager, state: State, raises: bool) -> State:
+        """Who asks for a session after an application's context gets another one than the one that has failed in it."""
+        for identity, session in state.sessions.items():
+            is_theirs = self.flow.sessions[identity].framework in manager.types
+            if is_theirs and (raises or session.transaction in BROKEN):
+                state = state.set(identity, SessionState())
+        return state
 
     def _provider(self, manager: Manager) -> Provider:
         """What a context manager function does at its end, called as it was."""

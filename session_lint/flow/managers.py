@@ -229,6 +229,9 @@ class Managers(Leaving):
 
     def _enter_unknown(self, value: Value, state: State, node: ir.With, item: ir.WithItem) -> Entered:
         """`with something_unknown() as x`: x is a session if what is done with it leaves no other choice."""
+        scoped = self.project.profiles.ending(item.value)
+        if scoped:
+            return [(state, Manager("scope", None, types=scoped), None)]
         if isinstance(item.target, ir.Name) and len(item.target.path) == 1:
             called = item.value.function if isinstance(item.value, ir.Call) else item.value
             if self.project.profiles.is_manager(self.module, called):

@@ -146,12 +146,13 @@ class ProjectCalls(ContractCalls):
             for after, answer in returned
             if isinstance(answer, Items)
         ]
-        # A tuple with a session in it, or an object whose class is known, matters more than what it says.
-        return pairs + [
-            (after, value if isinstance(answer, Answer) and value is not None else answer)
-            for after, answer in returned
-            if answer is not None and not isinstance(answer, Items)
-        ]
+        for after, answer in returned:
+            # A tuple with a session in it, or an object whose class is known, matters more than what it says.
+            if isinstance(answer, Answer) and value is not None:
+                pairs += self._giving(value, [after], node)
+            elif answer is not None and not isinstance(answer, Items):
+                pairs.append((after, answer))
+        return pairs
 
     def _changed_by(
         self,

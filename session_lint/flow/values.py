@@ -194,6 +194,7 @@ class Manager(NamedTuple):
     "closing"   closes `value`                           "stack"     an ExitStack
     "foreign"   a provider that can't be seen; assumed to finish what it hands out
     "current"   a block with a session of its own in a context variable, which it finishes
+    "scope"     an application's: ends the sessions of the frameworks that `types` names
     "object"    an object of the project that has been given a session (`value`), whose methods enter and leave
 
     bindings: what a provider was called with; of a "foreign" one the names that mean something else again afterwards.

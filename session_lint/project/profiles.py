@@ -10,7 +10,8 @@ out, by the last parts of their dotted names. handlers: decorators of functions 
 decorators of functions that are called with an object that has one in its members. classes: base classes, of which the
 framework always calls the finishers (methods). sessions: scoped sessions of its own, by their dotted names. generators:
 decorators of generators, and functions that are given one, which go on behind their yield whatever has happened.
-gives_error: the value of the yield is the error then.
+gives_error: the value of the yield is the error then. scopes: methods of an application, of which the with block ends
+its sessions.
 
 A project names its own functions and context managers in its settings (`providers`).
 """
@@ -56,6 +57,7 @@ class Profile(NamedTuple):
     sessions: tuple[str, ...] = ()
     generators: tuple[str, ...] = ()
     gives_error: bool = False
+    scopes: tuple[str, ...] = ()
 
 
 @cache
@@ -68,7 +70,9 @@ def _read(file: File) -> Profile:
     table = tomllib.loads(file.read_text(encoding="utf-8"))
     for key in ("attributes", "managers"):
         table[key] = tuple([tuple(dotted.split(".")) for dotted in table.get(key, ())])
-    for key in ("packages", "handlers", "contexts", "members", "classes", "finishers", "sessions", "generators"):
+    for key in ("packages", "handlers", "contexts", "members", "classes", "finishers", "sessions"):
+        table[key] = tuple(table.get(key, ()))
+    for key in ("generators", "scopes"):
         table[key] = tuple(table.get(key, ()))
     return Profile(name=file.stem, **table)
 
@@ -111,6 +115,13 @@ class Profiles:
         if any([_ends_with_one(path, profile.managers) for profile in self.used]):
             return True
         return bool(self._providers) and self._is_named(self._dotted(module, called))
+
+    def ending(self, entered: ir.Expr) -> tuple[str, ...]:
+        """The frameworks of which the sessions end with the with block: `with app.app_context():`."""
+        if not isinstance(entered, ir.Call) or not self.used:
+            return ()
+        last = last_name(entered.function)
+        return tuple([profile.name for profile in self.used if last in profile.scopes])
 
     def is_provider(self, reference: FunctionRef) -> bool:
         """Whether the settings say that the function hands out sessions which it finishes."""

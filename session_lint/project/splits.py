@@ -29,7 +29,8 @@ class Split(NamedTuple):
     identity: the caller's session. call: where and what it calls. commit: in the function `by`. flag: the parameter
     of that function that decides whether it commits, or "". wrote: what is committed too early. later: what the
     caller writes or commits in the same unit of work afterwards, if anything. undoes: a handler of the caller rolls
-    back around both, and around what may fail afterwards. direct: the caller itself writes before and after.
+    back around both, and around what may fail afterwards. direct: the caller itself writes before and after, or has
+    said that it only flushes.
     """
 
     caller: FunctionFlow
@@ -185,6 +186,8 @@ def _split(flow: FunctionFlow, event: Event, by: FunctionFlow, commit: Event, go
     before = is_earlier and any(
         other.kind == result.WROTE and other.detail != "callee" and other.place == wrote.place for other in flow.events
     )
+    # `order.flush()`, a method of the project's: it says that the caller commits when all is done.
+    flushed = is_earlier and wrote.text.partition("()")[0].endswith(".flush")
     undoes = is_earlier and _undoes(event, wrote.place, goes_on_inside)
     if not after and not undoes and not goes_on_inside:
         return None
@@ -198,7 +201,8 @@ def _split(flow: FunctionFlow, event: Event, by: FunctionFlow, commit: Event, go
         wrote,
         min(later, key=lambda other: other.place, default=None),
         undoes,
-        before and any(not other.detail and other.place > event.place for other in later),
+        (before and any(not other.detail and other.place > event.place for other in later))
+        or (flushed and any(other.place > event.place for other in later)),
     )
 
 

@@ -71,14 +71,20 @@ class Swallows:
         return Swallower(flow, identity, session)
 
     def _deeper(self, flow: FunctionFlow, identity: Path, session: SessionState) -> Swallower | None:
-        swallowed = session.witness.swallowed
+        swallowed, causes = session.witness.swallowed, session.witness.causes
         if swallowed is None:
             return None
         for callee, root in self._project.call_graph.callees(flow, swallowed.place, identity):
-            for way in callee.exits:
-                left = way.state.sessions.get(root)
-                if way.error is None and left is not None and left.transaction in BROKEN:
-                    return Swallower(callee, root, left)
+            ways = [way.state.sessions.get(root) for way in callee.exits if way.error is None]
+            broken = [left for left in ways if left is not None and left.transaction in BROKEN]
+            # A callee may have several handlers: the one is meant that has caught this failure.
+            same = [
+                left
+                for left in broken
+                if causes and left.witness.failed and left.witness.failed.place == causes[0].place
+            ]
+            if broken:
+                return Swallower(callee, root, (same or broken)[0])
         return None
 
     def users(self, flow: FunctionFlow) -> Iterator[tuple[Swallower, list[Use]]]:
