@@ -1,7 +1,27 @@
 """The command in a process of its own: `session-lint`, `python -m session_lint`."""
 
-import signal
+# With nothing but what Python has loaded by itself:
+# ruff: noqa: PTH100, PTH109, PTH120
+
+import os
 import sys
+
+
+def _leave_working_directory() -> None:
+    """`python -m` looks for modules there first, where the locale.py of a project would run instead of Python's."""
+    package = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    try:
+        here = os.getcwd()
+    except OSError:
+        return  # it is gone
+    if sys.path[:1] == [here] and here != package:
+        del sys.path[0]
+
+
+if __name__ == "__main__":
+    _leave_working_directory()
+
+import signal  # noqa: E402
 
 
 def _interrupt(number: int, _: object) -> None:

@@ -498,6 +498,16 @@ def test_imports_that_lead_nowhere(tmp_path: Path) -> None:
 
 # ---------------------------------------------------------------------------------------------- wrong settings
 
+
+def test_modules_that_are_named_like_pythons(tmp_path: Path) -> None:
+    """`python -m` puts the working directory before Python's own modules; what lies there is read and never run."""
+    for name in ("locale", "json", "signal", "tomllib", "tomli", "libcst", "rich"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('this ran')\n")
+    command = [sys.executable, "-m", "session_lint", "check", "--no-cache"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "No findings in 7 files.\n", "")
+
+
 WRONG: dict[str, tuple[str, str]] = {
     "an unknown code": ('select = ["SES-101"]', 'select: unknown rule "SES-101"; did you mean "SES101"?'),
     "an unknown key": ("selct = []", 'unknown key "selct"; did you mean "select"?'),
