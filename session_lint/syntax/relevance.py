@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import ast
 import re
-from bisect import bisect_left
 from collections.abc import Iterable, Sequence
-from itertools import accumulate
 from typing import NamedTuple
 
 from session_lint.source import entry_words
 from session_lint.syntax.entries import Entries
 from session_lint.syntax.names import last_name
+from session_lint.syntax.text import Text
 
 # In lower case; "|" is a word's boundary. Not one regular expression: finding each word takes a tenth of the time.
 _WORDS = tuple(
@@ -79,49 +78,6 @@ class Unit(NamedTuple):
         """The same with some of the parts."""
         kept = tuple(parts)
         return self._replace(parts=kept or ((_nothing(self.parts[0]),) if self.owner is not None else ()))
-
-
-class Text:
-    """A file's lines, and on which of them words stand."""
-
-    def __init__(self, lines: Sequence[str]) -> None:
-        self.lines = lines
-        lower = [line.lower() for line in lines]
-        self._lower = "".join(lower)
-        self._starts = list(accumulate(map(len, lower), initial=0))
-        self._hits: dict[tuple[str, ...], list[int]] = {}
-
-    def has(self, words: tuple[str, ...], first: int, last: int) -> bool:
-        """Whether one of the words stands on these lines (1-based, both included)."""
-        hits = self._hits.get(words)
-        if hits is None:
-            hits = self._hits[words] = sorted([hit for word in words for hit in _find(self._lower, word)])
-        index = bisect_left(hits, self._starts[first - 1])
-        return index < len(hits) and hits[index] < self._starts[min(last, len(self.lines))]
-
-    def called_alone(self) -> frozenset[str]:
-        """The functions that lines begin with a call of."""
-        return frozenset(_ALONE.findall("".join(self.lines)))
-
-    def between(self, first: int, last: int) -> str:
-        return "".join(self.lines[first - 1 : last])
-
-
-def _find(text: str, word: str) -> list[int]:
-    """Where the word stands."""
-    bare = word.strip("|")
-    hits = []
-    position = text.find(bare)
-    while position >= 0:
-        end = position + len(bare)
-        before, after = text[position - 1 : position], text[end : end + 1]
-        if not (
-            (word[0] == "|" and (before.isalnum() or before == "_"))
-            or (word[-1] == "|" and (after.isalnum() or after == "_"))
-        ):
-            hits.append(position)
-        position = text.find(bare, end)
-    return hits
 
 
 def may_matter(lines: Sequence[str]) -> bool:
@@ -325,7 +281,22 @@ class _Reader:
             )
         ]
         unit = Unit((self._part([first]),), statement, self.text.between(_first_line(statement), begin - 1))
-        return unit.only([self._part([member]) for member in members])
+        return unit.only([self._part([member]) for member in self._with_callers(statement, members)])
+
+    def _with_callers(self, owner: ast.ClassDef, members: list[ast.stmt]) -> list[ast.stmt]:
+        """The members, and the methods that call them: they work with the same session some calls above."""
+        names = {member.name for member in members if isinstance(member, _Function)}
+        others = {
+            member.name: set(_OWN.findall(self.text.between(member.lineno, _last_line(member))))
+            for member in owner.body
+            if isinstance(member, _Function) and member.name not in names
+        }
+        while found := [name for name, called in others.items() if not called.isdisjoint(names)]:
+            names.update(found)
+            for name in found:
+                del others[name]
+        kept = {id(member) for member in members}
+        return [item for item in owner.body if id(item) in kept or (isinstance(item, _Function) and item.name in names)]
 
     def _has_init_session(self, statement: ast.ClassDef) -> bool:
         """Whether objects of the class hold something that may be a session: then all their methods may use it."""
@@ -358,8 +329,8 @@ _GLOBAL = ("global ",)  # what is kept there may make sessions for whoever impor
 _AROUND = ("__enter__", "__exit__", "__aenter__", "__aexit__")
 """What `with` calls without naming it, and may leave to others, who use a session."""
 _WRAPS = ("wraps(",)
+_OWN = re.compile(r"\b(?:self|cls)\.(\w+)\(")
 _OF_CLASS = ("cls.", "cls(")
-_ALONE = re.compile(r"^[ \t]+(?:\w+\.)*(\w+)\(", re.MULTILINE)
 _EXCEPT = ("except",)
 _MAPPED = ("column(", "mapped[", "__tablename__", "relationship(", "table=true")
 _CHANGE = re.compile(
