@@ -29,6 +29,7 @@ _SESSION_MODULE = re.compile(r"(^|[._])(db|database|sessions?|engine|connection)
 _SHORT = 12
 
 _Function = (ast.FunctionDef, ast.AsyncFunctionDef)
+_AnyFunction = ast.FunctionDef | ast.AsyncFunctionDef
 _TRY = (ast.Try, getattr(ast, "TryStar", ast.Try))  # `except*` is new in Python 3.11
 
 
@@ -108,8 +109,12 @@ class _Reader:
         self._learn_names(body)
         result: list[Unit] = []
         simple: list[Part] = []  # statements that are short are read together
+        kept = {id(statement) for statement in body if self._matters(statement)}
+        functions = [statement for statement in body if isinstance(statement, _Function)]
+        working = [item for item in functions if id(item) in kept and self._has_word(item)]
+        kept |= self._callers(functions, working, _BY_NAME)
         for group in _groups(body):
-            if not any([self._matters(statement) for statement in group]):
+            if not any([id(statement) in kept for statement in group]):
                 continue
             statement = group[0]
             if len(group) == 1 and isinstance(statement, (*_Function, ast.ClassDef)):
@@ -281,22 +286,24 @@ class _Reader:
             )
         ]
         unit = Unit((self._part([first]),), statement, self.text.between(_first_line(statement), begin - 1))
-        return unit.only([self._part([member]) for member in self._with_callers(statement, members)])
-
-    def _with_callers(self, owner: ast.ClassDef, members: list[ast.stmt]) -> list[ast.stmt]:
-        """The members, and the methods that call them: they work with the same session some calls above."""
-        names = {member.name for member in members if isinstance(member, _Function)}
-        others = {
-            member.name: set(_OWN.findall(self.text.between(member.lineno, _last_line(member))))
-            for member in owner.body
-            if isinstance(member, _Function) and member.name not in names
-        }
-        while found := [name for name, called in others.items() if not called.isdisjoint(names)]:
-            names.update(found)
-            for name in found:
-                del others[name]
+        functions = [member for member in statement.body if isinstance(member, _Function)]
         kept = {id(member) for member in members}
-        return [item for item in owner.body if id(item) in kept or (isinstance(item, _Function) and item.name in names)]
+        kept |= self._callers(functions, [item for item in functions if id(item) in kept], _OWN)
+        return unit.only([self._part([member]) for member in statement.body if id(member) in kept])
+
+    def _callers(self, functions: list[_AnyFunction], called: list[_AnyFunction], calls: re.Pattern[str]) -> set[int]:
+        """Those of the functions that call others of them, some calls below: they work with the same session."""
+        names = {function.name for function in called}
+        waiting = {
+            id(function): (function.name, set(calls.findall(self.text.between(function.lineno, _last_line(function)))))
+            for function in functions
+            if function.name not in names
+        }
+        kept: set[int] = set()
+        while found := [key for key, (_, others) in waiting.items() if not others.isdisjoint(names)]:
+            names.update([waiting.pop(key)[0] for key in found])
+            kept.update(found)
+        return kept
 
     def _has_init_session(self, statement: ast.ClassDef) -> bool:
         """Whether objects of the class hold something that may be a session: then all their methods may use it."""
@@ -329,6 +336,7 @@ _GLOBAL = ("global ",)  # what is kept there may make sessions for whoever impor
 _AROUND = ("__enter__", "__exit__", "__aenter__", "__aexit__")
 """What `with` calls without naming it, and may leave to others, who use a session."""
 _WRAPS = ("wraps(",)
+_BY_NAME = re.compile(r"(?<![\w.])(\w+)\(")
 _OWN = re.compile(r"\b(?:self|cls)\.(\w+)\(")
 _OF_CLASS = ("cls.", "cls(")
 _EXCEPT = ("except",)
