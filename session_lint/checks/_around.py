@@ -26,6 +26,8 @@ def unremoved_findings(context: Context) -> Iterator[Finding]:
         for info in flow.sessions.values():
             if info.origin != result.AMBIENT or info.framework or info.identity[0] != "~":
                 continue
+            if info.identity not in flow.direct:
+                continue  # It calls one that works with the session and removes it: it is no wrapper itself.
             way = _left(context, flow, info)
             if way is None or way.error is None or _is_ended_elsewhere(context, flow, info):
                 continue
