@@ -70,9 +70,7 @@ def _read(file: File) -> Profile:
     table = tomllib.loads(file.read_text(encoding="utf-8"))
     for key in ("attributes", "managers"):
         table[key] = tuple([tuple(dotted.split(".")) for dotted in table.get(key, ())])
-    for key in ("packages", "handlers", "contexts", "members", "classes", "finishers", "sessions"):
-        table[key] = tuple(table.get(key, ()))
-    for key in ("generators", "scopes"):
+    for key in "packages handlers contexts members classes finishers sessions generators scopes".split():
         table[key] = tuple(table.get(key, ()))
     return Profile(name=file.stem, **table)
 
