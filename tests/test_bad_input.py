@@ -496,9 +496,6 @@ def test_imports_that_lead_nowhere(tmp_path: Path) -> None:
         ], "nothing is said of what is not the project's"
 
 
-# ---------------------------------------------------------------------------------------------- wrong settings
-
-
 def test_modules_that_are_named_like_pythons(tmp_path: Path) -> None:
     """`python -m` puts the working directory before Python's own modules; what lies there is read and never run."""
     for name in ("locale", "json", "signal", "tomllib", "tomli", "libcst", "rich"):
@@ -507,6 +504,8 @@ def test_modules_that_are_named_like_pythons(tmp_path: Path) -> None:
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, "No findings in 7 files.\n", "")
 
+
+# ---------------------------------------------------------------------------------------------- wrong settings
 
 WRONG: dict[str, tuple[str, str]] = {
     "an unknown code": ('select = ["SES-101"]', 'select: unknown rule "SES-101"; did you mean "SES101"?'),

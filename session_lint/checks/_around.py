@@ -38,7 +38,8 @@ def unremoved_findings(context: Context) -> Iterator[Finding]:
                 "in it; call it in `finally`"
             )
             confidence = certainty(info, Confidence.LIKELY)
-            yield context.finding(flow, way.error.place, message, confidence, [_mark(way)])
+            mark = Mark(way.place, f"{way.error.text} may raise here")
+            yield context.finding(flow, way.error.place, message, confidence, [mark])
 
 
 def unclosed_findings(context: Context) -> Iterator[Finding]:
@@ -57,7 +58,8 @@ def unclosed_findings(context: Context) -> Iterator[Finding]:
                 f"if {happens(way.error.text)}, the session in {event.text} is never closed; open it with `with` "
                 "around the call, or close it in `finally`"
             )
-            trail = [*history(way.state.sessions[info.identity], "opened"), _mark(way)]
+            mark = Mark(way.place, f"{way.error.text} may raise here")
+            trail = [*history(way.state.sessions[info.identity], "opened"), mark]
             yield context.finding(flow, info.place, message, certainty(info, Confidence.LIKELY), trail)
 
 
@@ -65,10 +67,10 @@ def _left(context: Context, flow: FunctionFlow, info: SessionInfo) -> Exit | Non
     """The way out on which the function has called the work and does not give the session back, as it does else."""
     if flow.reference.function.is_generator:
         return None
-    works = set(_works(context, flow.reference))
-    returning = [way for way in flow.exits if way.error is None] if works else []
+    returning = [way for way in flow.exits if way.error is None]
     if not returning or not all([_is_closed(way, info) for way in returning]):
         return None
+    works = set(_works(context, flow.reference))
     failing = [
         way
         for way in flow.exits
@@ -106,9 +108,9 @@ def _is_given_back(way: Exit, info: SessionInfo) -> bool:
 
 def _is_ended_elsewhere(context: Context, flow: FunctionFlow, info: SessionInfo) -> bool:
     """Whether somebody else ends the scope, or nobody leaves anything open in it."""
-    if context.project.scopes.is_removed_by_hook(info.identity[1:], flow.reference.function) or _is_rolled_back(
-        context
-    ):
+    if context.project.scopes.is_removed_by_hook(info.identity[1:], flow.reference.function):
+        return True
+    if _is_rolled_back(context):
         return True
     return not any(
         [
@@ -154,7 +156,3 @@ def _is_taken(context: Context, key: str) -> bool:
         reference for module in context.project.table.modules for reference in context.project.functions(module)
     ]
     return any([parameter.name == key for _, function in functions for parameter in function.parameters])
-
-
-def _mark(way: Exit) -> Mark:
-    return Mark(way.place, f"{way.error.text if way.error is not None else 'it'} may raise here")

@@ -20,7 +20,6 @@ _COMMITTING = ("commit", "transaction", "atomic", "session", "unit_of_work", "uo
 """What is called so may commit."""
 _HARMLESS = ops.QUERY_READS | ops.CALM_METHODS | frozenset("dump dumps serialize model_dump to_dict to_json".split())
 """Methods that only ask for rows, or make text, unless one of the project's that commits is called so."""
-_CONTEXTS = ("app_context", "request_context")
 _SCHEMAS = ("schema", "serializ")
 """Modules and classes of the project that are called so, and of which nothing is read, only make or check text."""
 
@@ -99,33 +98,31 @@ def _by_framework(context: Context, flow: FunctionFlow, info: SessionInfo) -> st
     entry = project.entry_points.of(flow.reference)
     if profile.commits or project.committers.around_requests():
         return None
-    if _is_in_own_context(flow, info):
-        if _calls_commit(context, flow.reference, _DEEPEST):
+    is_in_context = _is_in_own_context(flow, info, profile.scopes)
+    if not is_in_context:
+        if entry is None or entry.kind not in (REQUEST, MESSAGE) or project.call_graph.callers(flow.reference):
             return None
-        return "when the application context ends,"
-    if entry is None or entry.kind not in (REQUEST, MESSAGE) or project.call_graph.callers(flow.reference):
-        return None
-    if any([_may_commit_around(context, flow.reference, item) for item in flow.reference.function.decorators]):
-        return None
+        if any([_may_commit_around(context, flow.reference, item) for item in flow.reference.function.decorators]):
+            return None
     if _calls_commit(context, flow.reference, _DEEPEST):
         return None
-    return f"{profile.why}, and"
+    return "when the application context ends," if is_in_context else f"{profile.why}, and"
 
 
-def _is_in_own_context(flow: FunctionFlow, info: SessionInfo) -> bool:
+def _is_in_own_context(flow: FunctionFlow, info: SessionInfo, scopes: tuple[str, ...]) -> bool:
     """Whether the function writes in `with app.app_context():`, the end of which is the end of its sessions."""
     writes = [event for event in flow.events if event.kind == result.WROTE and event.identity == info.identity]
     return info.framework == "flask_sqlalchemy" and all(
         [
-            any([isinstance(frame.node, ir.With) and _is_context(frame.node) for frame in event.frames])
+            any([isinstance(frame.node, ir.With) and _is_context(frame.node, scopes) for frame in event.frames])
             for event in writes
         ]
     )
 
 
-def _is_context(node: ir.With) -> bool:
+def _is_context(node: ir.With, scopes: tuple[str, ...]) -> bool:
     called = [item.value.function for item in node.items if isinstance(item.value, ir.Call)]
-    return any([last_name(function).endswith(_CONTEXTS) for function in called])
+    return any([last_name(function).endswith(scopes) for function in called])
 
 
 def _may_commit_around(context: Context, reference: FunctionRef, decorator: ir.Expr) -> bool:

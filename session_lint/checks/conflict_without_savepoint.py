@@ -89,20 +89,21 @@ def _is_other_work(flow: FunctionFlow, loss: Loss, attempt: ir.Try, rollback: Ev
         return False
     first, last = min(wrote), attempt.body[-1].place
     later = [event for event in flow.events if event.kind == result.WROTE and first < event.place <= last]
-    return not all([_completes(flow, event, first) for event in later])
+    added = _added_at(flow, first) if later else ""
+    return not all([_completes(event, added) for event in later])
 
 
-def _completes(flow: FunctionFlow, event: Event, place: ir.Place) -> bool:
-    """Whether a change is one of the very object that was added at a place before: that is one write, not two."""
+def _added_at(flow: FunctionFlow, place: ir.Place) -> str:
+    """What the object is called that is added at a place; "" if nothing with a name is."""
     for part in ir.expressions(flow.reference.function.body):
         if isinstance(part, ir.Call) and part.place == place and last_name(part.function) == "add" and part.arguments:
-            name = path_of(part.arguments[0].value)
-            return (
-                event.detail == result.CHANGE
-                and bool(name)
-                and event.text == f"changing {name[0]}.{event.text.rpartition('.')[2]}"
-            )
-    return False
+            return next(iter(path_of(part.arguments[0].value)), "")
+    return ""
+
+
+def _completes(event: Event, added: str) -> bool:
+    """Whether a change is one of the very object that was added before: that is one write, not two."""
+    return bool(added) and event.detail == result.CHANGE and event.text.rpartition(".")[0] == f"changing {added}"
 
 
 def _done_at(flow: FunctionFlow, place: ir.Place) -> list[ir.Place]:

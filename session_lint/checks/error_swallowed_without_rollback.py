@@ -165,9 +165,8 @@ def _lost(context: Context, flow: FunctionFlow, event: result.Event, session: Se
         )
     place = session.witness.swallowed.place if session.witness.swallowed else info.place
     is_lost = session.transaction == FAILED and not context.project.outlives(session) and not ends_well(event, session)
-    found = handled(context.project.table, flow, session)
-    if found is not None and holds_the_conflict_alone(flow, event, session, found[1]):
-        is_lost = False
+    if is_lost and (found := handled(context.project.table, flow, session)) is not None:
+        is_lost = not holds_the_conflict_alone(flow, event, session, found[1])
     confidence = info.certainty.at_most(session.certainty if is_lost else Confidence.POSSIBLE)
     return context.finding(flow, place, message, confidence, history(session, "failed", "swallowed"), causes(session))
 

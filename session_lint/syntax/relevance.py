@@ -182,7 +182,7 @@ class _Reader:
         first, last = _first_line(statement), _last_line(statement)
         return self.text.has(_WORDS, first, last) or self.text.has(self._names, first, last)
 
-    def _may_swallow(self, function: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
+    def _may_swallow(self, function: _AnyFunction) -> bool:
         """Whether it goes on where something has failed, and that may be a helper that knows its session by itself.
 
         So does a handler that calls another helper before it lets the error out.
@@ -199,7 +199,7 @@ class _Reader:
             ]
         )
 
-    def _may_forget(self, function: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
+    def _may_forget(self, function: _AnyFunction) -> bool:
         """Whether it calls a coroutine function without awaiting it."""
         if self._thrown_away and isinstance(function, ast.AsyncFunctionDef):
             return True  # What works with a session may stand some calls below the one that is thrown away.
@@ -215,7 +215,7 @@ class _Reader:
                     return True
         return False
 
-    def _changes(self, function: ast.FunctionDef | ast.AsyncFunctionDef, me: str | None = None) -> bool:
+    def _changes(self, function: _AnyFunction, me: str | None = None) -> bool:
         """Whether it changes an object that it is given, other than `me`: a session may know it."""
         arguments = function.args
         names = {each.arg for each in (*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs)} - {me}
@@ -227,7 +227,7 @@ class _Reader:
             me is None and _OF_ITSELF.search(text) is not None
         )
 
-    def _asks_class(self, function: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
+    def _asks_class(self, function: _AnyFunction) -> bool:
         """Whether a class method calls another one, which may work with a session: `cls.matching(id=id).first()`.
 
         Or makes an object of its class, with what that is to work with: `cls(tokens=Tokens())`.
@@ -236,7 +236,7 @@ class _Reader:
             [last_name(decorator) == "classmethod" for decorator in function.decorator_list]
         )
 
-    def _wraps(self, function: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
+    def _wraps(self, function: _AnyFunction) -> bool:
         """Whether it is a decorator that makes coroutine functions of what may work with sessions."""
         return self.text.has(_WRAPS, function.lineno, _last_line(function)) and any(
             [isinstance(node, ast.AsyncFunctionDef) for node in ast.walk(function)]
@@ -294,6 +294,8 @@ class _Reader:
     def _callers(self, functions: list[_AnyFunction], called: list[_AnyFunction], calls: re.Pattern[str]) -> set[int]:
         """Those of the functions that call others of them, some calls below: they work with the same session."""
         names = {function.name for function in called}
+        if not names:
+            return set()
         waiting = {
             id(function): (function.name, set(calls.findall(self.text.between(function.lineno, _last_line(function)))))
             for function in functions
@@ -391,7 +393,7 @@ def _length(statement: ast.stmt) -> int:
     return _last_line(statement) - statement.lineno + 1
 
 
-def _ends_by_raising(function: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
+def _ends_by_raising(function: _AnyFunction) -> bool:
     """`def not_found(): raise HTTPException(404)`: callers never come back from it."""
     return isinstance(function.body[-1], ast.Raise) or (
         _length(function) <= _SHORT and any([isinstance(statement, ast.Raise) for statement in function.body])
@@ -410,7 +412,7 @@ def _acts(handler: ast.ExceptHandler) -> bool:
     )
 
 
-def _is_hook(function: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
+def _is_hook(function: _AnyFunction) -> bool:
     """Whether the class only calls the method, and leaves it to others what it does: they may use a session."""
     last = function.body[-1]
     raised = last.exc.func if isinstance(last, ast.Raise) and isinstance(last.exc, ast.Call) else None
