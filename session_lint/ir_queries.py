@@ -179,6 +179,14 @@ def is_empty(function: ir.Function) -> bool:
     )
 
 
+def is_hook(function: ir.Function) -> bool:
+    """Whether a method does nothing, or only gives a constant, so that heirs can say something else."""
+    body = function.body
+    if body and isinstance(body[-1], ir.Return) and isinstance(body[-1].value, (ir.Constant, type(None))):
+        body = body[:-1]
+    return bool(function.owner) and not is_abstract(function) and is_empty(function._replace(body=body))
+
+
 def own_expressions(statement: ir.Stmt) -> list[ir.Expr]:
     """The expressions of a statement, without those of the statements in its blocks."""
     found: list[ir.Expr] = []

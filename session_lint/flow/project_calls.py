@@ -31,7 +31,7 @@ from session_lint.flow.values import (
     direct_sessions,
     loaded_in,
 )
-from session_lint.ir_queries import call_text, decorator_name, is_abstract, last_name, path_of
+from session_lint.ir_queries import call_text, decorator_name, is_abstract, is_hook, last_name, path_of
 from session_lint.project.modules import ClassRef, FunctionRef
 from session_lint.project.passing import passed_on
 
@@ -65,16 +65,19 @@ class ProjectCalls(ContractCalls):
         function = reference.function
         statics = self.project.statics
         bindings = self.bind(callee, arguments)
-        if is_abstract(function) and not (function.is_async and purpose in ("dropped", "attribute")):
+        is_open = is_hook(function)
+        if (is_open or is_abstract(function)) and not (function.is_async and purpose in ("dropped", "attribute")):
             # What it gives is what its annotation says.
             given = self._result(callee, bindings)
             overrides = self._overrides(callee, purpose)
             if overrides:
-                return self._any_of(overrides, given, node, arguments, state, outcome, purpose)
-            # Which of its implementations runs can't be seen.
-            self.note_handing(reference, node.place, self.handed(callee, bindings, state))
-            called = self.unknown_call(node, arguments, state, outcome, call_text(node), False)
-            return self._giving(given, [after for after, _ in called], node)
+                pairs = self._any_of(overrides, given, node, arguments, state, outcome, purpose)
+                return distinct([*pairs, *self._giving(given, [state], node)]) if is_open else pairs
+            if not is_open:
+                # Which of its implementations runs can't be seen.
+                self.note_handing(reference, node.place, self.handed(callee, bindings, state))
+                called = self.unknown_call(node, arguments, state, outcome, call_text(node), False)
+                return self._giving(given, [after for after, _ in called], node)
         if function.is_generator:
             static = statics.results.returned(reference)
             if isinstance(static, Manager):
@@ -118,6 +121,8 @@ class ProjectCalls(ContractCalls):
         if contract.changes:
             state = self._changed_by(contract, callee, node, arguments, roots, state)
         returned = self.apply_contract(contract, roots, node.place, label, state, outcome)
+        if is_open:
+            returned = [(after, None) for after, _ in returned]  # an heir may say something else
         for value in unknown:
             if not isinstance(value, Session):
                 returned = [
