@@ -8,9 +8,11 @@ from session_lint import ir
 from session_lint.checks import rule
 from session_lint.checks.context import Context
 from session_lint.findings import Confidence, Finding, Severity
+from session_lint.flow import operations as ops
 from session_lint.flow import result
-from session_lint.flow.result import FunctionFlow
+from session_lint.flow.result import FunctionFlow, SessionInfo
 from session_lint.flow.values import Path
+from session_lint.ir_queries import path_of
 
 
 @rule("SES301", "missing-await", Severity.ERROR)
@@ -24,8 +26,52 @@ def check(context: Context) -> Iterator[Finding]:
         confidence = info.certainty if info is not None else Confidence.CERTAIN
         if event.identity and _is_sync_after_all(flow, event.identity):
             confidence = Confidence.POSSIBLE
-        message = f"{event.text} is a coroutine and is never awaited, so nothing of it runs; write `await {event.text}`"
-        yield context.finding(flow, event.place, message, confidence)
+        yield context.finding(flow, event.place, _message(event.text), confidence)
+    for flow in context.flows():
+        if flow.reference.function.is_async:
+            for name, call in _dropped(flow):
+                if call.place not in seen and _is_async_after_all(context, flow, name):
+                    seen.add(call.place)
+                    text = f"{'.'.join(path_of(call.function))}()"
+                    yield context.finding(flow, call.place, _message(text), Confidence.LIKELY)
+
+
+def _message(text: str) -> str:
+    return f"{text} is a coroutine and is never awaited, so nothing of it runs; write `await {text}`"
+
+
+def _dropped(flow: FunctionFlow) -> Iterator[tuple[str, ir.Call]]:
+    """The calls whose result nobody takes, of what would be coroutine functions of an AsyncSession, and its name."""
+    for statement in ir.statements(flow.reference.function.body):
+        if isinstance(statement, ir.Expression) and isinstance(statement.value, ir.Call):
+            path = path_of(statement.value.function)
+            if len(path) == 2 and path[1] in ops.COROUTINES:
+                yield path[0], statement.value
+
+
+def _is_async_after_all(context: Context, flow: FunctionFlow, name: str) -> bool:
+    """Whether a session of which nothing says what it is comes from, or goes to, who has or wants an AsyncSession."""
+    project, function = context.project, flow.reference.function
+    for identity, info in flow.sessions.items():
+        if info.name == name and not info.type.is_async and info.certainty != Confidence.CERTAIN:
+            taken = [callee.sessions.get(root) for callee, root in _callees(context, flow, identity)]
+            if any([_is_async(each) for each in taken]):
+                return True
+    if any([each.name == name and each.annotation is None and each.default is None for each in function.parameters]):
+        callers = project.call_graph.callers(flow.reference, (name,))
+        flows = [(project.flow(caller.reference), caller.identity) for caller in callers]
+        given = [each.sessions.get(identity) for each, identity in flows if each is not None]
+        return bool(given) and all([_is_async(each) for each in given])
+    return False
+
+
+def _callees(context: Context, flow: FunctionFlow, identity: Path) -> Iterator[tuple[FunctionFlow, Path]]:
+    for handing in flow.calls:
+        yield from context.project.call_graph.callees(flow, handing.place, identity)
+
+
+def _is_async(info: SessionInfo | None) -> bool:
+    return info is not None and info.type.is_async and info.certainty == Confidence.CERTAIN
 
 
 def _is_sync_after_all(flow: FunctionFlow, identity: Path) -> bool:
