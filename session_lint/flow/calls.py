@@ -32,6 +32,7 @@ from session_lint.flow.values import (
     Function,
     Generator,
     Instance,
+    Lender,
     Loaded,
     Manager,
     Method,
@@ -177,6 +178,8 @@ class Calls(DecoratedCalls):
                 kind = kind._replace(commits=JOINED)
             state, identity = self.open(kind, node.place, state, call_text(node))
             return [(state, Session(identity))]
+        if isinstance(callee, Lender):
+            return [(state, Manager("foreign", Borrowed(callee.type), place=node.place))]
         if isinstance(callee, Registry):
             path = node.function.path if isinstance(node.function, ir.Name) else ()
             return [self.materialise(callee, state, path, node.place, result.AMBIENT)]

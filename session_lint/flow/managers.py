@@ -141,6 +141,8 @@ class Managers(Leaving):
             return [(state, value, value.value)]
         if value.kind == "provider" and value.reference is not None:
             return self._enter_provider(value, state, node, item, outcome)
+        if value.kind == "foreign" and isinstance(value.value, Borrowed):
+            return [self._provided(value.value.type, state, node, item, None, "foreign")]
         return [(state, value, value.value if value.kind == "null" else value)]
 
     def _enter_provider(

@@ -66,6 +66,12 @@ class Factory(NamedTuple):
     type: SessionType
 
 
+class Lender(NamedTuple):
+    """Calling it gives somebody's context manager that hands out a session: `Callable[[], ContextManager[Session]]`."""
+
+    type: SessionType
+
+
 class Engine(NamedTuple):
     """autocommit: whether the server commits each statement (isolation level AUTOCOMMIT)."""
 
@@ -192,7 +198,7 @@ class Manager(NamedTuple):
     "provider"  a context manager function of the project (reference)
     "suppress"  swallows exceptions (types)              "null"      gives `value` and does nothing
     "closing"   closes `value`                           "stack"     an ExitStack
-    "foreign"   a provider that can't be seen; assumed to finish what it hands out
+    "foreign"   a provider that can't be seen; assumed to finish what it hands out (`value`: a Borrowed before that)
     "current"   a block with a session of its own in a context variable, which it finishes
     "scope"     an application's: ends the sessions of the frameworks that `types` names
     "object"    an object of the project that has been given a session (`value`), whose methods enter and leave
@@ -336,6 +342,7 @@ Value = Union[  # noqa: UP007 - its classes refer to it, which `|` can not do on
     Opened,
     Session,
     Factory,
+    Lender,
     Engine,
     Registry,
     ContextVariable,

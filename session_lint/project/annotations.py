@@ -16,6 +16,8 @@ from session_lint.flow.values import (
     ExternalValue,
     Factory,
     Instance,
+    Lender,
+    Manager,
     Registry,
     SessionClass,
     SessionType,
@@ -31,6 +33,15 @@ if TYPE_CHECKING:
     from session_lint.project.statics import Statics
 
 _GENERATOR_TYPES = ("Generator", "AsyncGenerator", "Iterator", "AsyncIterator", "Iterable", "AsyncIterable")
+
+_MANAGER_TYPES = (
+    "AbstractContextManager",
+    "AbstractAsyncContextManager",
+    "ContextManager",
+    "AsyncContextManager",
+    "_GeneratorContextManager",
+    "_AsyncGeneratorContextManager",
+)
 
 _WRAPPERS = ("Optional", "Union", "ClassVar", "Final", "Annotated", "Type", "type", "Awaitable")
 
@@ -85,6 +96,11 @@ class Annotations:
             value, _ = self.annotated(module, node.items[-1], depth + 1)
             if isinstance(value, Borrowed):
                 return Factory(names.weaker(value.type, Confidence.LIKELY)), None
+            if isinstance(value, Manager) and isinstance(value.value, Borrowed):
+                return Lender(value.value.type), None
+        if last in _MANAGER_TYPES and node.items:
+            value, _ = self.annotated(module, node.items[0], depth + 1)
+            return (Manager("foreign", value), None) if isinstance(value, Borrowed) else (None, None)
         if last not in _GENERATOR_TYPES:
             return self.annotated(module, node.base, depth + 1)
         return None, None

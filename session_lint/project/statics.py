@@ -23,6 +23,8 @@ from session_lint.flow.values import (
     Function,
     Instance,
     Items,
+    Lender,
+    Manager,
     ModelQuery,
     ModuleValue,
     Opened,
@@ -311,6 +313,8 @@ class Statics:
             return Opened(function.type)
         if isinstance(function, Factory):
             return Opened(function.type)
+        if isinstance(function, Lender):
+            return Manager("foreign", Borrowed(function.type))
         if isinstance(function, Registry):
             return function
         if isinstance(function, Instance):
