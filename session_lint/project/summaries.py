@@ -30,6 +30,9 @@ _MAX_AGAIN = 2000
 _MAX_STEPS_AGAIN = 20_000
 """So many statements are interpreted for them: a few functions of thousands of lines would take minutes otherwise."""
 
+_LONG = 40
+"""A function of so many statements that works with no session is run once, and not for each caller's constants."""
+
 Constants = tuple[tuple[str, Value], ...]
 """Parameters whose value is known: None, True, False, or that a session is given."""
 
@@ -165,7 +168,19 @@ class Summaries:
             value = given.get(keyword, None if is_open else default)
             if isinstance(value, Const):
                 found.setdefault(keyword, value)
-        return tuple(found.items())
+        return () if found and self._is_idle(reference, found) else tuple(found.items())
+
+    def _is_idle(self, reference: FunctionRef, constants: dict[str, Value]) -> bool:
+        """Whether a long function works with no session, so that it is not worth knowing what decides in it."""
+        function = reference.function
+        if len(self._project.table.bodies.statements(function.body)) < _LONG:
+            return False
+        if not all([isinstance(value, Const) for value in constants.values()]):
+            return False  # It is given a session.
+        flow = self.flow(reference)
+        if flow is None or (id(function), ()) not in self._flows:
+            return False
+        return not (flow.sessions or flow.events or flow.calls or flow.changes)
 
     def flags(self, reference: FunctionRef) -> dict[str, Const | None]:
         """The keywords that the function takes out of its `**kwargs` to decide something, with their defaults."""
