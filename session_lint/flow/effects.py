@@ -82,7 +82,8 @@ class Effects:
         witness = None
         if state is not None:
             cause = state.witness.failed, state.witness.split
-            lost = state.transaction == CLOSED and state.dirty
+            # A commit is one of writes if any way there has written something.
+            lost = state.dirty and (state.transaction == CLOSED or kind == result.COMMITTED)
             witness = (state.transaction, cause, state.begun, state.savepoints, lost)
         key = (kind, place, identity, witness, detail if isinstance(detail, (bool, str)) else None)
         if key not in self._seen_events:
