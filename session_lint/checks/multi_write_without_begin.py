@@ -11,46 +11,75 @@ from session_lint.findings import Confidence, Finding, Severity
 from session_lint.flow import result
 from session_lint.flow.result import Event, FunctionFlow
 from session_lint.flow.state import Mark
+from session_lint.flow.values import Path
 from session_lint.ir_queries import bound_paths, handled_calls, last_name, makes_calls, path_of, precedes
 
 
 @rule("SES103", "multi-write-without-begin", Severity.WARNING)
 def check(context: Context) -> Iterator[Finding]:
     for flow in context.flows():
-        told = set()
+        found: dict[Path, Finding] = {}
         for event in sorted(flow.events, key=lambda event: event.place):
-            if event.kind != result.COMMITTED or event.session is None or event.identity in told:
+            known = found.get(event.identity)
+            if event.kind != result.COMMITTED or (known is not None and known.confidence != Confidence.POSSIBLE):
                 continue
-            commits = event.session.commits - (event.detail is not None)
-            if commits < 1 or not (event.session.dirty or event.detail) or _looped(event):
-                continue
-            earlier = _writes(flow, event, before=True)
-            later = _writes(flow, event, before=False)
-            if not earlier or not later or _is_split(flow, event):
-                continue
-            told.add(event.identity)
-            info = flow.sessions[event.identity]
-            depends = _built_on(flow, earlier, [write for write in later if not _only_changes(context, flow, write)])
-            # That both steps belong together shows where one builds on the other, here and not somewhere in a
-            # callee, or where the author rolls back around both.
-            direct = all([write.detail in (None, result.CHANGE) for write in (*earlier, *later)])
-            together = depends and (direct or _is_rolled_back(event))
-            if _stands_alone(flow, event, earlier, depends) or _is_undone(context, flow, event, depends):
-                together = False
-            confidence = certainty(info, Confidence.LIKELY if together else Confidence.POSSIBLE)
-            message = (
-                f"{flow.reference.function.name} commits twice: if {later[-1].text} or the second commit fails, "
-                f"{earlier[0].text} stays committed"
-            )
-            if depends:
-                message += f" although what follows is built on {', '.join(sorted(depends))}"
-            message += "; use flush() for the first step and commit once, or one begin() block"
-            trail = [Mark(earlier[0].place, f"{earlier[0].text} writes here")]
-            first = _commit_between(flow, event, earlier[0], later[-1])
-            if first is not None and first.place != earlier[0].place:
-                trail.append(Mark(first.place, f"{first.text} commits here"))
-            trail.append(Mark(later[-1].place, f"{later[-1].text} writes here"))
-            yield context.finding(flow, event.place, message, confidence, trail)
+            for first in _commits_before(flow, event):
+                finding = _judge(context, flow, first, event)
+                # One is told for each session: the first of which it shows that both steps belong together.
+                if finding is not None and (known is None or finding.confidence != Confidence.POSSIBLE):
+                    found[event.identity] = known = finding
+        yield from found.values()
+
+
+def _judge(context: Context, flow: FunctionFlow, first: Event, second: Event) -> Finding | None:
+    """The finding for two commits, if both commit something."""
+    if second.session is None:
+        return None
+    commits = second.session.commits - (second.detail is not None)
+    if commits < 1 or not (second.session.dirty or second.detail) or _looped(second):
+        return None
+    earlier = _writes(flow, second, first, before=True)
+    later = _writes(flow, second, first, before=False)
+    if not earlier or not later or _is_split(flow, first):
+        return None
+    info = flow.sessions[second.identity]
+    depends = _built_on(flow, earlier, [write for write in later if not _only_changes(context, flow, write)])
+    # That both steps belong together shows where one builds on the other, here and not somewhere in a
+    # callee, or where the author rolls back around both.
+    direct = all([write.detail in (None, result.CHANGE) for write in (*earlier, *later)])
+    together = depends and (direct or _is_rolled_back(second))
+    if _stands_alone(flow, first, second, earlier, depends) or _is_undone(context, flow, second, depends):
+        together = False
+    confidence = certainty(info, Confidence.LIKELY if together else Confidence.POSSIBLE)
+    message = (
+        f"{flow.reference.function.name} commits twice: if {later[-1].text} or the second commit fails, "
+        f"{earlier[0].text} stays committed"
+    )
+    if depends:
+        message += f" although what follows is built on {', '.join(sorted(depends))}"
+    message += "; use flush() for the first step and commit once, or one begin() block"
+    trail = [Mark(earlier[0].place, f"{earlier[0].text} writes here")]
+    between = _commit_between(flow, second, earlier[0], later[-1])
+    if between is not None and between.place != earlier[0].place:
+        trail.append(Mark(between.place, f"{between.text} commits here"))
+    trail.append(Mark(later[-1].place, f"{later[-1].text} writes here"))
+    return context.finding(flow, second.place, message, confidence, trail)
+
+
+def _commits_before(flow: FunctionFlow, second: Event) -> list[Event]:
+    """The commits of a session that may be the first of two: the very first one, and the one right before it."""
+    commits = _earlier_commits(flow, second)
+    return [commits[0], commits[-1]] if len(commits) > 1 else commits
+
+
+def _earlier_commits(flow: FunctionFlow, commit: Event) -> list[Event]:
+    """The commits of a commit's session that stand before it, each place once."""
+    places = {
+        other.place: other
+        for other in reversed(flow.events)
+        if other.kind == result.COMMITTED and other.identity == commit.identity and other.place != commit.place
+    }
+    return [places[place] for place in sorted(places) if precedes(place, commit.place)]
 
 
 def _is_rolled_back(event: Event) -> bool:
@@ -63,9 +92,8 @@ def _is_rolled_back(event: Event) -> bool:
     return False
 
 
-def _stands_alone(flow: FunctionFlow, second: Event, earlier: list[Event], depends: set[str]) -> bool:
+def _stands_alone(flow: FunctionFlow, first: Event, second: Event, earlier: list[Event], depends: set[str]) -> bool:
     """Whether the first commit is that of a row which is made only if it isn't there: the next call finds it."""
-    first = _first_commit(flow, second)
     if first.detail == "callee, perhaps":
         return all([write.place == first.place for write in earlier])
     for frame in first.frames:
@@ -117,35 +145,29 @@ def _deletes(context: Context, flow: FunctionFlow, call: ir.Call) -> bool:
     return any([isinstance(part, ir.Call) and last_name(part.function) == "delete" for part in parts])
 
 
-def _is_split(flow: FunctionFlow, commit: Event) -> bool:
+def _is_split(flow: FunctionFlow, first: Event) -> bool:
     """Whether the first commit is a callee's, and takes what was written before it along: that is SES105."""
-    first = _first_commit(flow, commit).place
-    return any([other.kind == result.SPLIT and other.place == first for other in flow.events])
-
-
-def _first_commit(flow: FunctionFlow, commit: Event) -> Event:
-    """The first commit of a commit's session."""
-    commits = [other for other in flow.events if other.kind == result.COMMITTED and other.identity == commit.identity]
-    return min(commits, key=lambda other: other.place)
+    return any([other.kind == result.SPLIT and other.place == first.place for other in flow.events])
 
 
 def _looped(event: Event) -> bool:
     return any([frame.kind in ("for", "while", "except") for frame in event.frames])
 
 
-def _writes(flow: FunctionFlow, commit: Event, before: bool) -> list[Event]:
-    """The writes before the first commit, or those between it and the second."""
-    first = _first_commit(flow, commit).place
+def _writes(flow: FunctionFlow, commit: Event, first: Event, before: bool) -> list[Event]:
+    """The writes that the first commit is of, or those between it and the second."""
+    start, end = (None, first.place) if before else (first.place, commit.place)
+    if before and (commits := _earlier_commits(flow, first)):
+        start = commits[-1].place
     # A function that commits what it was handed has written it: one event stands for both.
-    writes = [
+    return [
         other
         for other in flow.events
         if other.identity == commit.identity
         and (other.kind == result.WROTE or (other.kind == result.COMMITTED and other.detail is not None))
+        and precedes(other.place, end)
+        and (start is None or not precedes(other.place, start))
     ]
-    if before:
-        return [write for write in writes if precedes(write.place, first)]
-    return [write for write in writes if not precedes(write.place, first) and precedes(write.place, commit.place)]
 
 
 def _commit_between(flow: FunctionFlow, commit: Event, earlier: Event, later: Event) -> Event | None:

@@ -21,6 +21,7 @@ from session_lint.flow.state import (
     INACTIVE,
     NONE,
     OPEN,
+    RELEASED,
     SUSPECT,
     Mark,
     SessionState,
@@ -38,6 +39,11 @@ if TYPE_CHECKING:
 
 _QUESTIONS = frozenset({"in_transaction", "get_transaction", "in_nested_transaction", "is_active", "transaction"})
 _SQL = (ops.READ, ops.WRITE, ops.ADD, ops.FLUSH, ops.BEGIN, ops.SAVEPOINT, ops.EXECUTE)
+_REFUSED = {
+    # What was added after the end of a begin() block's transaction is never written; of a savepoint's it is, later.
+    2: frozenset(_SQL),
+    RELEASED: frozenset(_SQL) - {ops.ADD},
+}
 
 
 class Effects:
@@ -82,7 +88,8 @@ class Effects:
         witness = None
         if state is not None:
             cause = state.witness.failed, state.witness.split
-            lost = state.transaction == CLOSED and state.dirty
+            # A commit is one of writes if any way there has written something.
+            lost = state.dirty and (state.transaction == CLOSED or kind == result.COMMITTED)
             witness = (state.transaction, cause, state.begun, state.savepoints, lost)
         key = (kind, place, identity, witness, detail if isinstance(detail, (bool, str)) else None)
         if key not in self._seen_events:
@@ -258,7 +265,7 @@ class Effects:
         if session.transaction == CLOSED:
             self.event(result.USE_CLOSED, place, identity, text, session, kind)
             return session._replace(transaction=NONE)
-        if session.begun == 2 and kind in _SQL and (kind != ops.FLUSH or session.pending):
+        if kind in _REFUSED.get(session.begun, ()) and (kind != ops.FLUSH or session.pending):
             self.event(result.AFTER_END, place, identity, text, session, kind)
             return session._replace(begun=0)
         return session

@@ -8,7 +8,19 @@ from session_lint.flow.effects import released
 from session_lint.flow.errors import Error
 from session_lint.flow.outcome import Outcome
 from session_lint.flow.renewals import Renewals, restored
-from session_lint.flow.state import BROKEN, CLOSED, ENTRY, NONE, OPEN, Mark, Pairs, SessionState, State, States
+from session_lint.flow.state import (
+    BROKEN,
+    CLOSED,
+    ENTRY,
+    NONE,
+    OPEN,
+    RELEASED,
+    Mark,
+    Pairs,
+    SessionState,
+    State,
+    States,
+)
 from session_lint.flow.values import (
     BLOCK,
     Const,
@@ -78,7 +90,7 @@ class Leaving(Renewals):
             ]
         if manager.kind == "savepoint":
             # RELEASE flushes: if that fails, the block rolls back to the savepoint and raises.
-            restored = self.release(session, identity, node.place)
+            restored = _outside(self.release(session, identity, node.place), manager)
             if session.pending:
                 outcome.raises.add(state.set(identity, restored), Error(errors.INTEGRITY, node.place, "the savepoint"))
                 outcome.raises.add(state.set(identity, restored), Error(errors.DATABASE, node.place, "the savepoint"))
@@ -167,7 +179,7 @@ class Leaving(Renewals):
             rolled_back = session._replace(transaction=NONE, dirty=False, pending=False, begun=0, reset=True)
             return state.set(identity, rolled_back), "never"
         if manager.kind == "savepoint":
-            return state.set(identity, released(session)), "never"
+            return state.set(identity, _outside(released(session), manager)), "never"
         if manager.kind == "provider" and manager.reference is not None:
             provider = self._provider(manager)
             if provider.closes_on_error:
@@ -206,3 +218,8 @@ class Leaving(Renewals):
 
     def _method_of(self, value: Instance, name: str, node: ir.With) -> FunctionRef | None:
         return self.project.table.method(value.reference, f"__{'a' if node.is_async else ''}{name}__")
+
+
+def _outside(session: SessionState, savepoint: Manager) -> SessionState:
+    """The session after a savepoint's block, the end of which nobody need have waited for."""
+    return session._replace(begun=savepoint.begun) if session.begun == RELEASED else session

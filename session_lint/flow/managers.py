@@ -99,7 +99,7 @@ class Managers(Leaving):
             state = self.hand_over(Session(value.identity), state)
         if value.is_nested:
             state = self._into_savepoint(value.identity, state, node.place, text, outcome)
-            return [(state, Manager("savepoint", Session(value.identity)), value)]
+            return [(state, Manager("savepoint", Session(value.identity), begun=session.begun), value)]
         joins = (
             isinstance(item.value, ir.Call)
             and ir.Argument("subtransactions", ir.Constant(True)) in item.value.arguments

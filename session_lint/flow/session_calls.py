@@ -19,6 +19,8 @@ from session_lint.flow.state import (
     ENTRY,
     NONE,
     OPEN,
+    RELEASED,
+    Mark,
     Pairs,
     State,
 )
@@ -219,6 +221,11 @@ class SessionCalls(Namesakes):
                 state = state.set(owner.identity, restored)
             elif name == "commit":
                 state = self.operate(state, owner.identity, ops.FLUSH, node.place, call_text(node), outcome)
+            if name in ("commit", "rollback", "close") and self._is_of_block(node):
+                ended = Mark(node.place, f"{call_text(node)} ends the transaction here")
+                state = state.set(
+                    owner.identity, state.sessions[owner.identity]._replace(begun=RELEASED).mark(ended=ended)
+                )
             innermost = _innermost(owner.identity)
             is_over = innermost in state.variables and name in ("commit", "rollback")
             state = state.forget([innermost]) if is_over else state
@@ -230,6 +237,13 @@ class SessionCalls(Namesakes):
         if kind is None:
             return [(state, None)]
         return [(self.operate(state, owner.identity, kind, node.place, call_text(node), outcome), None)]
+
+    def _is_of_block(self, call: ir.Call) -> bool:
+        """Whether a method is called of what a `with` statement around it has begun: `with ... as savepoint:`."""
+        held = ir.Name(path_of(call.function)[:-1])
+        blocks = [frame.node for frame in self.frames if isinstance(frame.node, ir.With)]
+        # Before 1.4, nothing kept anybody from going on.
+        return any([item.target == held for block in blocks for item in block.items]) and not self._ends_innermost
 
     def query_method(self, owner: Query, name: str, node: ir.Call, state: State, outcome: Outcome) -> Pairs:
         if name not in ops.QUERY_READS and name not in ops.QUERY_WRITES:

@@ -25,6 +25,7 @@ CUT = "cut off"  # cancelled inside its own statement: the connection is gone, a
 CLOSED = "closed"
 
 BROKEN = (FAILED, SUSPECT)
+RELEASED = 3
 
 
 class Mark(NamedTuple):
@@ -71,8 +72,9 @@ class SessionState(NamedTuple):
 
     reset: a commit or rollback has happened in this function. commits: how many, two standing for more.
     owned: this function must close it. begun: 1 inside a begin() block, 2 if the block's transaction has been
-    ended by hand. savepoints: how many begin_nested() blocks are around. touched: this function used it.
-    found: whether it was in a transaction when this function got it, if it has asked.
+    ended by hand, RELEASED if that of a begin_nested() block has. savepoints: how many begin_nested() blocks are
+    around. touched: this function used it. found: whether it was in a transaction when this function got it, if it
+    has asked.
     """
 
     transaction: str = ENTRY

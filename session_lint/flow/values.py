@@ -204,6 +204,7 @@ class Manager(NamedTuple):
     "object"    an object of the project that has been given a session (`value`), whose methods enter and leave
 
     bindings: what a provider was called with; of a "foreign" one the names that mean something else again afterwards.
+    begun: of a "savepoint" what its session's was before.
     """
 
     kind: str
@@ -212,6 +213,7 @@ class Manager(NamedTuple):
     types: tuple[str, ...] = ()
     place: ir.Place = ir.NOWHERE
     bindings: tuple[tuple[str, Value], ...] = ()
+    begun: int = 0
 
 
 class Transaction(NamedTuple):

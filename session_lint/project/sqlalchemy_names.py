@@ -70,6 +70,11 @@ EXTENSIONS = (
     "flask_sqlalchemy_lite.SQLAlchemy",
     "sqlalchemy_helpers.flask_ext.DatabaseExtension",
 )
+OF_EXTENSION = {
+    "create_session": "sqlalchemy.orm.sessionmaker",
+    "create_scoped_session": "sqlalchemy.orm.scoped_session",
+}
+"""What Flask-SQLAlchemy 2 makes sessions of its own with: they are not the one that it removes."""
 
 DEPENDS = ("fastapi.Depends", "fastapi.params.Depends", "fastapi.Security", "fastapi.param_functions.Depends")
 PROXIES = ("werkzeug.local.LocalProxy", "werkzeug.LocalProxy")

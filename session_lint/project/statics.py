@@ -182,6 +182,10 @@ class Statics:
         if isinstance(value, Extension):
             if name == "session":
                 return value.session
+            if name == "Model":
+                return QueryProperty(value.session)
+            if name in names.OF_EXTENSION:
+                return ExternalValue(names.OF_EXTENSION[name])
             return Engine(False, value.certainty) if name in ("engine", "get_engine") else None
         if isinstance(value, ContextVariable):
             return value.current if name == "get" else None
@@ -228,11 +232,12 @@ class Statics:
             if not isinstance(symbol, ClassRef):
                 continue
             for base in symbol.definition.bases:
-                if isinstance(base, ir.Name) and base.path[-1] == "Model":
-                    extension = self.name(symbol.module, base.path[:-1])
-                    registry = self.attribute(extension, "session") if isinstance(extension, Extension) else None
-                    if isinstance(registry, Registry):
-                        return ModelQuery(registry, reference)
+                # `db.Model`, or a name that the project has given it.
+                path = path_of(base)
+                owner = self.name(symbol.module, path[:-1]) if len(path) > 1 else None
+                found = self.attribute(owner, path[-1]) if owner is not None else self.expression(symbol.module, base)
+                if isinstance(found, QueryProperty):
+                    return ModelQuery(found.registry, reference)
         return None
 
     def _carrying(self, value: Value, fields: tuple[tuple[str, Value], ...]) -> Value:

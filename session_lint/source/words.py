@@ -34,6 +34,9 @@ WORDS = (
     # A base class that leaves it to others what their `with` blocks end with.
     b"def __exit__(",
     b"def __aexit__(",
+    # What the models of Flask-SQLAlchemy are made from; who writes with them need not name a session.
+    b"db.Model",
+    b"db.Column(",
     # A handler that gets an object which holds a session need not name one.
     b"Depends(",
     # Nor does one that works with repositories.
