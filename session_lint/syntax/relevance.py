@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from session_lint.source import entry_words
 from session_lint.syntax.entries import Entries
-from session_lint.syntax.names import last_name
+from session_lint.syntax.names import is_program, last_name
 from session_lint.syntax.text import Text
 
 # In lower case; "|" is a word's boundary. Not one regular expression: finding each word takes a tenth of the time.
@@ -113,6 +113,8 @@ class _Reader:
         functions = [statement for statement in body if isinstance(statement, _Function)]
         working = [item for item in functions if id(item) in kept and self._has_word(item)]
         kept |= self._callers(functions, working, _BY_NAME)
+        called = self._imported.union([item.name for item in functions if id(item) in kept])
+        kept |= {id(item) for item in body if is_program(item) and self._calls(item, called)}
         for group in _groups(body):
             if not any([id(statement) in kept for statement in group]):
                 continue
@@ -306,6 +308,10 @@ class _Reader:
             names.update([waiting.pop(key)[0] for key in found])
             kept.update(found)
         return kept
+
+    def _calls(self, statement: ast.stmt, names: frozenset[str]) -> bool:
+        """Whether it calls one of the functions of that name."""
+        return not names.isdisjoint(_BY_NAME.findall(self.text.between(statement.lineno, _last_line(statement))))
 
     def _has_init_session(self, statement: ast.ClassDef) -> bool:
         """Whether objects of the class hold something that may be a session: then all their methods may use it."""
