@@ -13,7 +13,7 @@ from session_lint.findings import Confidence, Finding, Severity
 from session_lint.flow import operations as ops
 from session_lint.flow import result
 from session_lint.flow.result import Event, FunctionFlow
-from session_lint.ir_queries import last_name, own_expressions, path_of, words
+from session_lint.ir_queries import bound_paths, last_name, own_expressions, path_of, words
 from session_lint.project.shapes import named_like_session
 
 _BATCH_WORDS = ("batch", "chunk", "page", "slice", "partition", "retr", "attempt", "range", "count", "delay", "tick")
@@ -64,10 +64,9 @@ def _confidence(context: Context, flow: FunctionFlow, event: Event, loop: ir.For
         # which may well be a unit of work of its own that is called for each item on purpose.
         return Confidence.POSSIBLE
     writes = _writes(flow, event, loop)
-    changed = {write.text.split()[1].partition(".")[0] for write in writes if write.detail == result.CHANGE}
-    if changed and all(
-        [write.detail == result.CHANGE or _adds_again(context, loop, write, changed) for write in writes]
-    ):
+    loaded = {write.text.split()[1].partition(".")[0] for write in writes if write.detail == result.CHANGE}
+    loaded &= {path[0] for path in bound_paths(loop.target)} - context.project.table.bodies.bound(loop.body)
+    if all([write.detail == result.CHANGE or _adds_again(context, loop, write, loaded) for write in writes]):
         # `for order in orders: order.state = "old"`: the next run finds out which of them are done.
         return Confidence.POSSIBLE
     return certainty(flow.sessions[event.identity], Confidence.LIKELY)
