@@ -53,6 +53,8 @@ class EntryPoints:
         self._callers: dict[int, list[FunctionRef]] = {}
         self._programs: dict[int, list[Module]] = {}
         """Which files call a function when they are run as programs."""
+        self._repeated: set[int] = set()
+        """Functions that such a file calls in a loop."""
 
     def all(self) -> list[Entry]:
         return list(self._all().values())
@@ -91,6 +93,15 @@ class EntryPoints:
             if not self._are_all(called, callers):
                 return False
         return True
+
+    def is_main(self, reference: FunctionRef) -> bool:
+        """Whether a function is what a file does when it is run: that calls it once, and nobody else does."""
+        self._all()
+        key = id(reference.function)
+        if key not in self._programs or key in self._repeated or self.of(reference) is not None:
+            return False
+        callers = [caller for caller in self._callers.get(key, []) if not caller.module.is_trial]
+        return not callers and self._are_all(reference, callers)
 
     def _are_all(self, reference: FunctionRef, callers: list[FunctionRef]) -> bool:
         """Whether nobody but these, and programs, seems to call a function.
@@ -174,10 +185,13 @@ class EntryPoints:
 
     def _read_program(self, module: Module, body: tuple[ir.Stmt, ...]) -> None:
         """Note what a file calls when it is run, but for what may fail without ending it."""
+        loops = [each for each in ir.statements(body) if isinstance(each, (ir.For, ir.While))]
         for call in self._project.table.bodies.calls(body):
             called = self._function(module, call.function, None, None)
             if called is not None and not _handles(body, called.function.name):
                 self._programs.setdefault(id(called.function), []).append(module)
+                if any([ir.within(call.place, loop.place) for loop in loops]):
+                    self._repeated.add(id(called.function))
 
     # ------------------------------------------------------------------------------------- by what it is
 
