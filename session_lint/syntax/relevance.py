@@ -23,7 +23,7 @@ _WORDS = tuple(
     " dependenc |uow| unit_of_work add_task backgroundtask create_task ensure_future .submit( run_in_executor thread("
     " threadpool start_soon service() repository() dao() repo() repository. _repo. _dao. app_context(".split()
 )
-_WORDS += entry_words.ADDING
+_WORDS += entry_words.ADDING + entry_words.ENDING
 _HOLDS_SESSION = tuple("session |db| _db| |conn transaction engine |repo _repo| repositor |dao| _dao| |uow|".split())
 _SESSION_MODULE = re.compile(r"(^|[._])(db|database|sessions?|engine|connection)$")
 _SHORT = 12
