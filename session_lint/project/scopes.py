@@ -135,6 +135,12 @@ class Scopes:
         decorators = function.decorators if function is not None else ()
         is_teardown = any([decorator_name(decorator) in _TEARDOWNS for decorator in decorators])
         is_teardown = is_teardown or (function is not None and bool(self._signals_of(function)))
+        perhaps = {
+            id(part)  # `if error: session.rollback()` leaves what was only read.
+            for statement in self._project.table.bodies.statements(body)
+            if is_teardown and isinstance(statement, ir.If)
+            for part in ir.expressions((*statement.body, *statement.orelse))
+        }
         for node in self._project.table.bodies.expressions(body):
             if isinstance(node, ir.Lambda):
                 for registry, _ in self._removed(module, function, node.function.body):
@@ -148,7 +154,7 @@ class Scopes:
                 # `Session.remove(); Session.configure(bind=engine)` is how a program starts.
                 if method == "remove" and ir.Name((*node.path[:-1], "configure")) not in called:
                     yield self._named(module, function, node.path[:-1]), node in given
-                elif method in ("close", "rollback") and is_teardown:
+                elif is_teardown and (method == "close" or (method == "rollback" and id(node) not in perhaps)):
                     is_hook = function is None or not self._is_after_tasks(function)
                     yield self._named(module, function, node.path[:-1]), is_hook
                 elif method == "clear" and owner == "registry":
