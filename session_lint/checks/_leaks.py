@@ -136,7 +136,13 @@ def _leaking(context: Context, flow: FunctionFlow, info: SessionInfo) -> Iterato
         )
     end = Mark(way.place, "control leaves here" if way.error is None else f"{way.error.text} may raise here")
     trail = [*history(session, "opened", "used", "wrote"), end]
-    yield context.finding(flow, info.place, message, confidence_of(flow, info), trail)
+    is_main = context.project.entry_points.is_main(flow.reference)
+    confidence = Confidence.POSSIBLE if is_main else confidence_of(flow, info)
+    found = context.finding(flow, info.place, message, confidence, trail)
+    if not normal and context.project.entry_points.ends_process(flow.reference):
+        context.mitigated(found, f"the exception ends the program, and the {info.type.role} with it")
+    else:
+        yield found
 
 
 def _loading_again(context: Context, flow: FunctionFlow, info: SessionInfo) -> Iterator[Finding]:

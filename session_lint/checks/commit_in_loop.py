@@ -13,7 +13,7 @@ from session_lint.findings import Confidence, Finding, Severity
 from session_lint.flow import operations as ops
 from session_lint.flow import result
 from session_lint.flow.result import Event, FunctionFlow
-from session_lint.ir_queries import own_expressions, path_of, words
+from session_lint.ir_queries import bound_paths, last_name, own_expressions, path_of, words
 from session_lint.project.shapes import named_like_session
 
 _BATCH_WORDS = ("batch", "chunk", "page", "slice", "partition", "retr", "attempt", "range", "count", "delay", "tick")
@@ -63,10 +63,20 @@ def _confidence(context: Context, flow: FunctionFlow, event: Event, loop: ir.For
         # Something else happens for each item, which the commit may have to keep pace with; or a callee commits,
         # which may well be a unit of work of its own that is called for each item on purpose.
         return Confidence.POSSIBLE
-    if all([write.detail == result.CHANGE for write in _writes(flow, event, loop)]):
+    writes = _writes(flow, event, loop)
+    loaded = {write.text.split()[1].partition(".")[0] for write in writes if write.detail == result.CHANGE}
+    loaded &= {path[0] for path in bound_paths(loop.target)} - context.project.table.bodies.bound(loop.body)
+    if all([write.detail == result.CHANGE or _adds_again(context, loop, write, loaded) for write in writes]):
         # `for order in orders: order.state = "old"`: the next run finds out which of them are done.
         return Confidence.POSSIBLE
     return certainty(flow.sessions[event.identity], Confidence.LIKELY)
+
+
+def _adds_again(context: Context, loop: ir.For, write: Event, names: set[str]) -> bool:
+    """Whether `session.add(order)` is given what the session has loaded: that does nothing."""
+    calls = [call for call in context.project.table.bodies.calls(loop.body) if call.place == write.place]
+    given = [argument.value for call in calls for argument in call.arguments if last_name(call.function) == "add"]
+    return bool(given) and all([isinstance(value, ir.Name) and value.path[0] in names for value in given])
 
 
 def _loop_of(flow: FunctionFlow, event: Event) -> ir.For | None:

@@ -77,7 +77,7 @@ class Calls(DecoratedCalls):
         given = state.variables.get((self.packed, keyword_of(node, self.packed))) if self.packed else None
         if given is not None:
             return [(state, given)]
-        if isinstance(node.function, ir.Name) and node.function.path[-1] == "set_isolation_level":
+        if isinstance(node.function, ir.Name) and node.function.path[1:][-1:] == ("set_isolation_level",):
             state = self.committing_each(node.function.path[:-1], state)
         pairs: Pairs = []
         for after, callee in self._callee(node.function, state, outcome, purpose):

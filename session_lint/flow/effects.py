@@ -153,6 +153,7 @@ class Effects:
             if session.transaction == CLOSED:
                 after = after._replace(transaction=CLOSED)
             return state.set(identity, after.mark(ended=Mark(place, f"{text} ends the transaction here")))
+        is_new = not session.touched and info.origin == result.LOCAL and info.type.role == "session"
         session = self.check_use(session, info, kind, place, text, state, outcome)
         mark = Mark(place, f"{text} {'writes' if kind in (ops.WRITE, ops.ADD, ops.FLUSH) else 'uses it'} here")
         session = self.go_on(session._replace(touched=True), identity, kind, mark)
@@ -168,7 +169,8 @@ class Effects:
             )
         if kind == ops.SAVEPOINT and session.pending:
             self.event(result.FLUSHED_FIRST, place, identity, text, session)
-        self._failures(session, identity, kind, place, text, state, outcome, info)
+        if not (is_new and kind == ops.COMMIT):  # With nothing to commit there is no connection that could fail.
+            self._failures(session, identity, kind, place, text, state, outcome, info)
         if kind == ops.COMMIT:
             if self.failing or state.thrown:
                 half_done = str(session.witness.wrote) if session.dirty else ""

@@ -30,6 +30,7 @@ from session_lint.flow.values import (
     Coroutine,
     ExternalValue,
     Factory,
+    Function,
     Generator,
     Instance,
     Manager,
@@ -50,6 +51,7 @@ from session_lint.ir_queries import (
     path_of,
 )
 from session_lint.project import sqlalchemy_names as names
+from session_lint.source import entry_words
 
 _NEVER_RETURN = {
     "sys.exit": "SystemExit",
@@ -62,6 +64,9 @@ _NEVER_RETURN = {
 }
 _HTTP_EXCEPTION = "werkzeug.exceptions.HTTPException"
 """What `abort()` of Flask raises, and of whatever is built on it or like it."""
+_RETRY = "celery.exceptions.Retry"
+_MANAGERS = frozenset({"transaction", "tm", "manager"})
+"""Under these names one has the transaction manager that zope.sqlalchemy registers all sessions with."""
 _STORING = frozenset(
     "append appendleft add put put_nowait insert extend setdefault register push enter_context callback send".split()
 )
@@ -129,12 +134,17 @@ class ForeignCalls(SessionCalls):
             me = self.lookup((me_of(self.function),), state)
             return [(state, me if isinstance(me, Session) else self.project.statics.parent(me))]
         kind = _NEVER_RETURN.get(name, _HTTP_EXCEPTION if _answers_with_error(callee, node) else "")
+        kind = kind or (_RETRY if self._asks_for_another_try(node, state) else "")
         if kind:
             outcome.raises.add(state, Error(kind, node.place, call_text(node)))
             return []
         ends = last in ("rollback", "close") or (last == "remove" and not arguments)
         if ends and (callee is None or isinstance(callee, ExternalValue)):
             state = self._finish_inner(path_of(node.function), last, node, state, outcome)
+        if last == "abort" and _MANAGERS.intersection(name.split(".")[-2:-1]) and self.project.is_committed_by_zope():
+            for identity in list(state.sessions):
+                state = self.operate(state, identity, ops.ROLLBACK, node.place, call_text(node), outcome)
+            return [(state, None)]
         if name == "isinstance" and isinstance(first, Truth) and first.error and len(node.arguments) == 2:
             verdict = errors.caught(first.error, self.exception_types(node.arguments[1].value), self.project.lineage)
             return [(state, None if verdict == "maybe" else Const(verdict == "always"))]
@@ -168,6 +178,19 @@ class ForeignCalls(SessionCalls):
         if asks_for_one:
             outcome.raises.add(state, Error("sqlalchemy.exc.NoResultFound", node.place, call_text(node)))
         return pairs
+
+    def _asks_for_another_try(self, node: ir.Call, state: State) -> bool:
+        """`send.retry(exc=error)` of a Celery task, or `self.retry()` in one: it raises, so that the worker knows."""
+        path = path_of(node.function)
+        if len(path) != 2 or path[1] != "retry" or any([argument.name == "throw" for argument in node.arguments]):
+            return False
+        parameters = self.function.parameters
+        owner = self.lookup(path[:1], state)
+        task = owner.reference.function if isinstance(owner, Function) else self.function
+        if task is self.function and not (parameters and parameters[0].name == path[0]) and path[0] != task.name:
+            return False
+        made = [decorator.function if isinstance(decorator, ir.Call) else decorator for decorator in task.decorators]
+        return any([entry_words.is_job(path_of(decorator)) for decorator in made])
 
     def _finish_inner(self, path: Path, method: str, node: ir.Call, state: State, outcome: Outcome) -> State:
         """`dao.rollback()` where `dao.db` is the session: an object is asked to finish what it holds."""

@@ -51,6 +51,10 @@ class EntryPoints:
         self._project = project
         self._entries: dict[int, Entry] | None = None
         self._callers: dict[int, list[FunctionRef]] = {}
+        self._programs: dict[int, list[Module]] = {}
+        """Which files call a function when they are run as programs."""
+        self._repeated: set[int] = set()
+        """Functions that such a file calls in a loop."""
 
     def all(self) -> list[Entry]:
         return list(self._all().values())
@@ -71,16 +75,64 @@ class EntryPoints:
         return {id(each.function) for each in self._above([function])}
 
     def ends_process(self, reference: FunctionRef) -> bool:
-        """Whether an exception that leaves a function ends the program: it is a part of nothing but a `main()`."""
+        """Whether an exception that leaves a function ends the program: it is a part of nothing but programs.
+
+        Of a `main()`, or of what a file does when it is run: `if __name__ == "__main__": load()`.
+        """
         self._all()
         for called in self._above([reference]):
             function = called.function
-            callers = self._callers.get(id(function), [])
-            if self.of(called) is not None or not (callers or (function.name == "main" and function.owner is None)):
+            if called.module.is_trial:
+                continue
+            callers = [caller for caller in self._callers.get(id(function), []) if not caller.module.is_trial]
+            is_main = function.name == "main" and function.owner is None
+            if self.of(called) is not None or not (callers or self._programs.get(id(function)) or is_main):
                 return False
             if any([_handles(caller.function.body, function.name) for caller in callers]):
                 return False
+            if not self._are_all(called, callers):
+                return False
         return True
+
+    def is_main(self, reference: FunctionRef) -> bool:
+        """Whether a function is what a file does when it is run: that calls it once, and nobody else does."""
+        self._all()
+        key = id(reference.function)
+        if key not in self._programs or key in self._repeated or self.of(reference) is not None:
+            return False
+        callers = [caller for caller in self._callers.get(key, []) if not caller.module.is_trial]
+        return not callers and self._are_all(reference, callers)
+
+    def _are_all(self, reference: FunctionRef, callers: list[FunctionRef]) -> bool:
+        """Whether nobody but these, and programs, seems to call a function.
+
+        Who hands it on lets others call it; who imports it and is not seen to call it may do so all the same.
+        """
+        programs = self._programs.get(id(reference.function), [])
+        calling = [reference.module, *[caller.module for caller in callers], *programs]
+        return all(
+            [module in calling and not self._hands_on(module, name) for module, name in self._knowing(reference)]
+        )
+
+    def _knowing(self, reference: FunctionRef) -> Iterator[tuple[Module, str]]:
+        """The modules that have a function, with its name there; packages only pass it on, and tests don't count."""
+        module, function = reference
+        yield module, function.name
+        for other in self._project.table.modules:
+            if other is not module and not (other.is_package or other.is_trial):
+                for local, dotted in other.imports.items():
+                    is_named = dotted.endswith(f".{function.name}")
+                    if is_named and self._project.table.resolve(other, (local,)) == reference:
+                        yield other, local
+
+    def _hands_on(self, module: Module, name: str) -> bool:
+        """Whether a module mentions a name and does not call it."""
+        for body in (module.tree.body, *[function.body for function in module.functions.values()]):
+            called = {id(call.function) for call in self._project.table.bodies.calls(body)}
+            for part in self._project.table.bodies.expressions(body):
+                if part == ir.Name((name,)) and id(part) not in called:
+                    return True
+        return False
 
     def _above(self, functions: Iterable[FunctionRef]) -> Iterator[FunctionRef]:
         waiting = list(functions)
@@ -115,6 +167,9 @@ class EntryPoints:
             for module in self._project.table.modules:
                 for started in self._started_in(module, module.tree.body, None):
                     self._entries.setdefault(id(started.reference.function), started)
+                for statement in module.tree.body:
+                    if isinstance(statement, ir.If) and _is_program(statement.test):
+                        self._read_program(module, statement.body)
                 for reference in self._project.functions(module):
                     self._read(reference)
         return self._entries
@@ -127,6 +182,16 @@ class EntryPoints:
             self._entries[id(function)] = Entry(reference, kind, module, function.place)
         for started in self._started_in(module, function.body, reference):
             self._entries.setdefault(id(started.reference.function), started)
+
+    def _read_program(self, module: Module, body: tuple[ir.Stmt, ...]) -> None:
+        """Note what a file calls when it is run, but for what may fail without ending it."""
+        loops = [each for each in ir.statements(body) if isinstance(each, (ir.For, ir.While))]
+        for call in self._project.table.bodies.calls(body):
+            called = self._function(module, call.function, None, None)
+            if called is not None and not _handles(body, called.function.name):
+                self._programs.setdefault(id(called.function), []).append(module)
+                if any([ir.within(call.place, loop.place) for loop in loops]):
+                    self._repeated.add(id(called.function))
 
     # ------------------------------------------------------------------------------------- by what it is
 
@@ -222,6 +287,11 @@ def _registered(call: ir.Call) -> Iterator[ir.Expr]:
 
 def _is_endless(loop: ir.While) -> bool:
     return loop.test in (ir.Constant(True), ir.Constant(1))
+
+
+def _is_program(test: ir.Expr) -> bool:
+    """`__name__ == "__main__"`"""
+    return isinstance(test, ir.Compare) and ir.Name(("__name__",)) in (test.left, test.right)
 
 
 def _handles(body: tuple[ir.Stmt, ...], name: str) -> bool:

@@ -202,7 +202,11 @@ class Results:
                 for item in statement.items:
                     if isinstance(item.target, ir.Name) and len(item.target.path) == 1:
                         entered = self.entered(module, self._statics.expression(module, item.value, local))
-                        local[item.target.path[0]] = Borrowed(entered.type) if isinstance(entered, Opened) else entered
+                        if isinstance(entered, Opened):
+                            entered = Borrowed(entered.type)
+                        elif isinstance(entered, Registry) and isinstance(item.value, ir.Call):
+                            entered = Borrowed(entered.type)  # `with Scoped() as session` closes it, whosever it is.
+                        local[item.target.path[0]] = entered
             elif isinstance(statement, ir.Scope):
                 for name in statement.names:
                     local.pop(name, None)

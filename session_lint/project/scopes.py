@@ -22,6 +22,12 @@ _TEARDOWNS = frozenset(
 )
 """Hooks that end every request, so that what is closed there is as good as removed."""
 
+_ENDS = frozenset("request_tearing_down appcontext_tearing_down request_finished".split())
+"""Flask's signals of the same. What else a function may be connected to says nothing of requests."""
+
+_AFTER_TASKS = frozenset("task_postrun task_success task_failure".split())
+"""Celery's signals: they call what is connected to them after its own tasks, and after nothing else."""
+
 _HOOKS = _TEARDOWNS | frozenset(
     "teardown_websocket before_request before_app_request middleware add_middleware exception_handler errorhandler "
     "on_event add_event_handler listener".split()
@@ -46,6 +52,7 @@ class Scopes:
         self._removals: list[_Ending] | None = None
         self._contexts: list[FunctionRef] | None = None
         self._pushed: bool | None = None
+        self._connected: dict[int, set[str]] | None = None
         self._left: dict[Path, dict[int, Entry]] = {}
 
     def is_removed(self, registry: Path) -> bool:
@@ -56,7 +63,10 @@ class Scopes:
         """Whether a hook of requests or tasks, other than that function, removes the session of a registry."""
         others = [ending for ending in self._endings(registry) if ending.function is not but]
         return any(
-            [ending.in_hook or (ending.function is not None and _is_after_tasks(ending.function)) for ending in others]
+            [
+                ending.in_hook or (ending.function is not None and self._is_after_tasks(ending.function))
+                for ending in others
+            ]
         )
 
     def jobs(self, registry: Path, is_framework: bool) -> dict[int, Entry]:
@@ -86,7 +96,7 @@ class Scopes:
         helped: set[int] = set()
         for place in [*places, *self._ending_contexts()]:
             callers = self._project.entry_points.reaching([place]) if place is not None else []
-            if place is not None and _is_after_tasks(place.function):
+            if place is not None and self._is_after_tasks(place.function):
                 callers = [entry for entry in entries if not self._project.entry_points.is_served(entry.reference)]
             elif not callers:
                 return {}  # Somebody who is not seen calls it, whenever that may be.
@@ -124,6 +134,13 @@ class Scopes:
         called = {call.function for call in self._project.table.bodies.calls(body)}
         decorators = function.decorators if function is not None else ()
         is_teardown = any([decorator_name(decorator) in _TEARDOWNS for decorator in decorators])
+        is_teardown = is_teardown or (function is not None and bool(self._signals_of(function)))
+        perhaps = {
+            id(part)  # `if error: session.rollback()` leaves what was only read.
+            for statement in self._project.table.bodies.statements(body)
+            if is_teardown and isinstance(statement, ir.If)
+            for part in ir.expressions((*statement.body, *statement.orelse))
+        }
         for node in self._project.table.bodies.expressions(body):
             if isinstance(node, ir.Lambda):
                 for registry, _ in self._removed(module, function, node.function.body):
@@ -137,8 +154,9 @@ class Scopes:
                 # `Session.remove(); Session.configure(bind=engine)` is how a program starts.
                 if method == "remove" and ir.Name((*node.path[:-1], "configure")) not in called:
                     yield self._named(module, function, node.path[:-1]), node in given
-                elif method == "close" and is_teardown:
-                    yield self._named(module, function, node.path[:-1]), True
+                elif is_teardown and (method == "close" or (method == "rollback" and id(node) not in perhaps)):
+                    is_hook = function is None or not self._is_after_tasks(function)
+                    yield self._named(module, function, node.path[:-1]), is_hook
                 elif method == "clear" and owner == "registry":
                     yield _ANY, False
 
@@ -162,6 +180,32 @@ class Scopes:
             return True
         callers = self._project.entry_points.reaching([FunctionRef(module, function)])
         return bool(callers) and all([caller.kind == REQUEST for caller in callers])
+
+    def _is_after_tasks(self, function: ir.Function) -> bool:
+        """`@task_postrun.connect`, `task_postrun.connect(clean_up)`."""
+        if any([words(decorator).startswith("task_postrun.connect") for decorator in function.decorators]):
+            return True
+        return not _AFTER_TASKS.isdisjoint(self._signals_of(function))
+
+    def _signals_of(self, function: ir.Function) -> set[str]:
+        """The signals of ends that a function is connected to by a call: `request_tearing_down.connect(clean_up)`."""
+        if self._connected is None:
+            self._connected = {}
+            for module in self._project.table.modules:
+                for body in (module.tree.body, *[each.body for each in module.functions.values()]):
+                    for call in self._project.table.bodies.calls(body):
+                        *_, signal, method = ("", *words(call.function).split("."))
+                        if method == "connect" and signal in _ENDS | _AFTER_TASKS:
+                            self._connect(module, signal, call)
+        return self._connected.get(id(function), set())
+
+    def _connect(self, module: Module, signal: str, call: ir.Call) -> None:
+        assert self._connected is not None
+        for argument in call.arguments:
+            path = argument.value.path if isinstance(argument.value, ir.Name) else ()
+            symbol = self._project.table.resolve(module, path) if path else None
+            if isinstance(symbol, FunctionRef):
+                self._connected.setdefault(id(symbol.function), set()).add(signal)
 
     # ------------------------------------------------------------------------------------------------ contexts
 
@@ -196,11 +240,6 @@ class Scopes:
         if "." in function.qualname and not function.owner:
             return True  # a wrapper of a decorator
         return bool(self._project.entry_points.reaching([FunctionRef(module, function)]))
-
-
-def _is_after_tasks(function: ir.Function) -> bool:
-    """`@task_postrun.connect`: Celery calls it after its own tasks, and after nothing else."""
-    return any([words(decorator).startswith("task_postrun.connect") for decorator in function.decorators])
 
 
 def is_context(statement: ir.Stmt) -> bool:

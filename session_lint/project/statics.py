@@ -45,6 +45,7 @@ from session_lint.project import sqlalchemy_names as names
 from session_lint.project.annotations import Annotations
 from session_lint.project.call_sites import CallSites
 from session_lint.project.fields import Fields
+from session_lint.project.mixins import Mixins
 from session_lint.project.modules import (
     ClassRef,
     External,
@@ -79,6 +80,7 @@ class Statics:
         self._symbols: dict[tuple[str, str], Value] = {}
         self.annotations = Annotations(self)
         self.results = Results(self)
+        self.mixins = Mixins(table)
         self.fields = Fields(self)
         self.call_sites = CallSites(self)
         self.outside = Outside(self)
@@ -203,10 +205,7 @@ class Statics:
                     return known
             method = self.table.method(value.reference, name)
             if method is not None:
-                if is_property(method.function):
-                    return self._carrying(self.results.returned(method), carried)
-                is_bound = isinstance(value, Instance) or has_decorator(method.function, "classmethod")
-                return Function(method, value if is_bound else None)
+                return self._of_method(method, value)
             found = self.fields.of(value.reference).get(name)
             if found is None and isinstance(value, ClassValue):
                 found = self._of_metaclass(value.reference, name)
@@ -217,8 +216,17 @@ class Statics:
                 return ModelQuery(found.registry, value.reference)
             if found is None and name == "query":
                 return self._query_of(value.reference)
+            if found is None and (beside := self.mixins.method(value.reference, name)) is not None:
+                return self._of_method(beside, value)
             return self._carrying(found, carried)
         return None
+
+    def _of_method(self, method: FunctionRef, value: Instance | ClassValue) -> Value:
+        """A method of an object or a class, or what it gives if it is a property."""
+        if is_property(method.function):
+            return self._carrying(self.results.returned(method), value.fields if isinstance(value, Instance) else ())
+        is_bound = isinstance(value, Instance) or has_decorator(method.function, "classmethod")
+        return Function(method, value if is_bound else None)
 
     def _of_metaclass(self, reference: ClassRef, name: str) -> Value:
         """`Database.session`, if the class's metaclass has a property of that name."""

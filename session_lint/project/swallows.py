@@ -13,7 +13,7 @@ from session_lint.flow.effects import loses_nothing
 from session_lint.flow.result import Event, Exit, FunctionFlow
 from session_lint.flow.state import BROKEN, FAILED, SessionState
 from session_lint.flow.values import Path
-from session_lint.ir_queries import bound_paths
+from session_lint.ir_queries import bound_paths, handled_calls, last_name
 from session_lint.project.guards import guards_alone, hands_over
 
 if TYPE_CHECKING:
@@ -23,6 +23,8 @@ _MAX_DEPTH = 6
 """How many calls deep the handler is looked for."""
 
 _SAVING = (operations.FLUSH, operations.COMMIT)
+_CATCHING_ALL = ("Exception", "BaseException", "SQLAlchemyError", "InvalidRequestError", "PendingRollbackError")
+"""Handlers of these catch what the use of a failed session raises."""
 
 
 class Reuse(NamedTuple):
@@ -153,7 +155,7 @@ class Swallows:
             assert event.session is not None
             swallowed = event.session.witness.swallowed
             key = (event.identity, swallowed.place if swallowed else event.place)
-            if key in seen:
+            if key in seen or _clears_up(event):
                 continue
             seen.add(key)
             certainty = flow.sessions[event.identity].certainty.at_most(event.session.certainty)
@@ -226,6 +228,18 @@ def is_retry(reuse: Reuse) -> bool:
         if isinstance(frame.node, (ir.For, ir.While)) and ir.within(failed.place, frame.node.place):
             return _is_retry_loop(frame.node)
     return False
+
+
+def _clears_up(event: Event) -> bool:
+    """`try: session.commit()`, `except Exception: session.rollback()`: that is over with the handler."""
+    attempt = event.frames[-1].node if event.frames and event.frames[-1].kind == "try" else None
+    if event.detail != operations.COMMIT or not isinstance(attempt, ir.Try) or len(attempt.body) > 1:
+        return False
+    first = attempt.handlers[0] if attempt.handlers else None
+    if first is None or (first.type is not None and last_name(first.type) not in _CATCHING_ALL):
+        return False
+    called = [last_name(call.function) for call in handled_calls(attempt)]
+    return "rollback" in called and not any([isinstance(each, ir.Raise) for each in ir.statements(first.body)])
 
 
 def _is_attempt(event: Event) -> bool:

@@ -46,6 +46,9 @@ ADDING = tuple([f".{name}(" for name in sorted(ADDING_JOBS | {"add_url_rule"})])
 """The calls for which a file is read. FastAPI's `add_api_route` is none: whole layers of routers that only hand on
 would have to be read, and the session of a FastAPI route is mostly given to it, which has words of its own."""
 _ADDING = tuple([word.encode() for word in ADDING])
+ENDING = tuple([f"{signal}.connect(" for signal in ("tearing_down", "task_postrun", "task_success", "task_failure")])
+"""What is connected to these signals ends requests and jobs."""
+_ENDING = tuple([word.encode() for word in ENDING])
 STARTING = frozenset("Thread Timer submit run_in_executor to_thread".split())
 """The calls that begin a function in a thread."""
 STARTS = tuple([f"{name.lower()}(" for name in sorted(STARTING)])
@@ -54,7 +57,9 @@ STARTS = tuple([f"{name.lower()}(" for name in sorted(STARTING)])
 def may_hold(data: bytes) -> bool:
     """Whether a file may have such a function."""
     return (
-        _DECORATOR.search(data) is not None or _BASE.search(data) is not None or any([word in data for word in _ADDING])
+        _DECORATOR.search(data) is not None
+        or _BASE.search(data) is not None
+        or any([word in data for word in _ADDING + _ENDING])
     )
 
 

@@ -19,3 +19,9 @@ def dotted_name(node: ast.expr) -> tuple[str, ...]:
         parts.append(node.attr)
         node = node.value
     return (node.id, *reversed(parts)) if isinstance(node, ast.Name) else ()
+
+
+def is_program(statement: ast.stmt) -> bool:
+    """`if __name__ == "__main__":`: what a file does when it is run as a program."""
+    test = statement.test if isinstance(statement, ast.If) else None
+    return isinstance(test, ast.Compare) and "__name__" in [last_name(part) for part in (test.left, *test.comparators)]

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from session_lint.source import entry_words
 from session_lint.syntax.entries import Entries
-from session_lint.syntax.names import last_name
+from session_lint.syntax.names import is_program, last_name
 from session_lint.syntax.text import Text
 
 # In lower case; "|" is a word's boundary. Not one regular expression: finding each word takes a tenth of the time.
@@ -23,7 +23,7 @@ _WORDS = tuple(
     " dependenc |uow| unit_of_work add_task backgroundtask create_task ensure_future .submit( run_in_executor thread("
     " threadpool start_soon service() repository() dao() repo() repository. _repo. _dao. app_context(".split()
 )
-_WORDS += entry_words.ADDING
+_WORDS += entry_words.ADDING + entry_words.ENDING
 _HOLDS_SESSION = tuple("session |db| _db| |conn transaction engine |repo _repo| repositor |dao| _dao| |uow|".split())
 _SESSION_MODULE = re.compile(r"(^|[._])(db|database|sessions?|engine|connection)$")
 _SHORT = 12
@@ -113,6 +113,9 @@ class _Reader:
         functions = [statement for statement in body if isinstance(statement, _Function)]
         working = [item for item in functions if id(item) in kept and self._has_word(item)]
         kept |= self._callers(functions, working, _BY_NAME)
+        called = self._imported.union([item.name for item in functions if id(item) in kept])
+        programs = [item for item in body if is_program(item) and self._calls(item, called)]
+        kept |= {id(item) for item in programs} | self._handing_on(body, programs, called)
         for group in _groups(body):
             if not any([id(statement) in kept for statement in group]):
                 continue
@@ -306,6 +309,22 @@ class _Reader:
             names.update([waiting.pop(key)[0] for key in found])
             kept.update(found)
         return kept
+
+    def _calls(self, statement: ast.stmt, names: frozenset[str]) -> bool:
+        """Whether it calls one of the functions of that name."""
+        return not names.isdisjoint(_BY_NAME.findall(self.text.between(statement.lineno, _last_line(statement))))
+
+    def _handing_on(self, body: Sequence[ast.stmt], programs: list[ast.stmt], names: frozenset[str]) -> set[int]:
+        """What mentions a function that a program calls, and does not call it: others may, for as long as they run."""
+        begun = [self.text.between(item.lineno, _last_line(item)) for item in programs]
+        own = sorted(names.intersection([name for text in begun for name in _BY_NAME.findall(text)]))
+        mention = re.compile(rf"(?<!def )\b(?:{'|'.join(own)})\b(?!\()") if own else None
+        others = [item for item in body if not isinstance(item, (ast.ClassDef, ast.Import, ast.ImportFrom))]
+        return {
+            id(item)
+            for item in (others if mention else ())
+            if mention is not None and mention.search(self.text.between(_first_line(item), _last_line(item)))
+        }
 
     def _has_init_session(self, statement: ast.ClassDef) -> bool:
         """Whether objects of the class hold something that may be a session: then all their methods may use it."""
