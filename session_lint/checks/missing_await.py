@@ -28,25 +28,26 @@ def check(context: Context) -> Iterator[Finding]:
             confidence = Confidence.POSSIBLE
         yield context.finding(flow, event.place, _message(event.text), confidence)
     for flow in context.flows():
-        if flow.reference.function.is_async:
-            for name, call in _dropped(flow):
-                if call.place not in seen and _is_async_after_all(context, flow, name):
-                    seen.add(call.place)
-                    text = f"{'.'.join(path_of(call.function))}()"
-                    yield context.finding(flow, call.place, _message(text), Confidence.LIKELY)
+        for call in _dropped(flow.reference.function) if flow.reference.function.is_async else ():
+            path = path_of(call.function)
+            if len(path) != 2 or path[1] not in ops.COROUTINES or call.place in seen:
+                continue
+            if _is_async_after_all(context, flow, path[0]):
+                seen.add(call.place)
+                yield context.finding(flow, call.place, _message(f"{'.'.join(path)}()"), Confidence.LIKELY)
 
 
 def _message(text: str) -> str:
     return f"{text} is a coroutine and is never awaited, so nothing of it runs; write `await {text}`"
 
 
-def _dropped(flow: FunctionFlow) -> Iterator[tuple[str, ir.Call]]:
-    """The calls whose result nobody takes, of what would be coroutine functions of an AsyncSession, and its name."""
-    for statement in ir.statements(flow.reference.function.body):
-        if isinstance(statement, ir.Expression) and isinstance(statement.value, ir.Call):
-            path = path_of(statement.value.function)
-            if len(path) == 2 and path[1] in ops.COROUTINES:
-                yield path[0], statement.value
+def _dropped(function: ir.Function) -> list[ir.Call]:
+    """The calls whose result nobody takes."""
+    return [
+        statement.value
+        for statement in ir.statements(function.body)
+        if isinstance(statement, ir.Expression) and isinstance(statement.value, ir.Call)
+    ]
 
 
 def _is_async_after_all(context: Context, flow: FunctionFlow, name: str) -> bool:
@@ -54,8 +55,9 @@ def _is_async_after_all(context: Context, flow: FunctionFlow, name: str) -> bool
     project, function = context.project, flow.reference.function
     for identity, info in flow.sessions.items():
         if info.name == name and not info.type.is_async and info.certainty != Confidence.CERTAIN:
-            taken = [callee.sessions.get(root) for callee, root in _callees(context, flow, identity)]
-            if any([_is_async(each) for each in taken]):
+            handings = [(each.callee, root) for each in flow.calls for root, given in each.given if given == identity]
+            callees = [(project.flow(reference), root) for reference, root in handings]
+            if any([callee is not None and _is_async(callee.sessions.get(root)) for callee, root in callees]):
                 return True
     if any([each.name == name and each.annotation is None and each.default is None for each in function.parameters]):
         callers = project.call_graph.callers(flow.reference, (name,))
@@ -63,11 +65,6 @@ def _is_async_after_all(context: Context, flow: FunctionFlow, name: str) -> bool
         given = [each.sessions.get(identity) for each, identity in flows if each is not None]
         return bool(given) and all([_is_async(each) for each in given])
     return False
-
-
-def _callees(context: Context, flow: FunctionFlow, identity: Path) -> Iterator[tuple[FunctionFlow, Path]]:
-    for handing in flow.calls:
-        yield from context.project.call_graph.callees(flow, handing.place, identity)
 
 
 def _is_async(info: SessionInfo | None) -> bool:
@@ -79,10 +76,6 @@ def _is_sync_after_all(flow: FunctionFlow, identity: Path) -> bool:
     function = flow.reference.function
     if function.is_async or flow.sessions[identity].origin != result.PARAMETER:
         return False
-    dropped = {
-        statement.value.place
-        for statement in ir.statements(function.body)
-        if isinstance(statement, ir.Expression) and isinstance(statement.value, ir.Call)
-    }
+    dropped = {call.place for call in _dropped(function)}
     events = [event for event in flow.events if event.kind == result.NOT_AWAITED and event.identity == identity]
     return any([event.place not in dropped for event in events])
