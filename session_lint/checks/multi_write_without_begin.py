@@ -234,7 +234,21 @@ def _built_on(flow: FunctionFlow, earlier: list[Event], later: list[Event]) -> s
                     else:
                         used |= _roots(argument.value)
     parameters = {parameter.name for parameter in flow.reference.function.parameters}
-    return {name for name in written & used if name in made} - parameters
+    return {name for name in written & used if name in made} - parameters - _renewed(flow, earlier, later)
+
+
+def _renewed(flow: FunctionFlow, earlier: list[Event], later: list[Event]) -> set[str]:
+    """The names that stand for something else, made without them, in the second unit of work."""
+    if not earlier or not later:
+        return set()
+    start, end = max([write.place for write in earlier]), max([write.place for write in later])
+    return {
+        target.path[0]
+        for statement in ir.statements(flow.reference.function.body)
+        if isinstance(statement, ir.Assign) and statement.value is not None and start < statement.place < end
+        for target in statement.targets
+        if isinstance(target, ir.Name) and len(target.path) == 1 and target.path[0] not in _roots(statement.value)
+    }
 
 
 def _changed(call: ir.Call) -> set[str]:
