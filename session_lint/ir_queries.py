@@ -182,9 +182,14 @@ def is_empty(function: ir.Function) -> bool:
 def is_hook(function: ir.Function) -> bool:
     """Whether a method does nothing, or only gives a constant, so that heirs can say something else."""
     body = function.body
+    if not function.owner or len(body) > _DOCSTRING_AND_RESULT or is_abstract(function):
+        return False
     if body and isinstance(body[-1], ir.Return) and isinstance(body[-1].value, (ir.Constant, type(None))):
         body = body[:-1]
-    return bool(function.owner) and not is_abstract(function) and is_empty(function._replace(body=body))
+    return is_empty(function._replace(body=body))
+
+
+_DOCSTRING_AND_RESULT = 2
 
 
 def own_expressions(statement: ir.Stmt) -> list[ir.Expr]:
