@@ -13,7 +13,7 @@ from session_lint.findings import Confidence, Finding, Severity
 from session_lint.flow import operations as ops
 from session_lint.flow import result
 from session_lint.flow.result import Event, FunctionFlow
-from session_lint.ir_queries import bound_paths, last_name, own_expressions, path_of, words
+from session_lint.ir_queries import bound_paths, last_name, own_expressions, path_of, precedes, words
 from session_lint.project.shapes import named_like_session
 
 _BATCH_WORDS = ("batch", "chunk", "page", "slice", "partition", "retr", "attempt", "range", "count", "delay", "tick")
@@ -66,6 +66,9 @@ def _confidence(context: Context, flow: FunctionFlow, event: Event, loop: ir.For
     writes = _writes(flow, event, loop)
     loaded = {write.text.split()[1].partition(".")[0] for write in writes if write.detail == result.CHANGE}
     loaded &= {path[0] for path in bound_paths(loop.target)} - context.project.table.bodies.bound(loop.body)
+    before = [each for each in flow.events if each.identity == event.identity and precedes(each.place, loop.place)]
+    if any([each.kind == result.WROTE for each in before]):
+        loaded = set()  # The loop is a step of something larger, which the next run won't take up in its middle.
     if all([write.detail == result.CHANGE or _adds_again(context, loop, write, loaded) for write in writes]):
         # `for order in orders: order.state = "old"`: the next run finds out which of them are done.
         return Confidence.POSSIBLE

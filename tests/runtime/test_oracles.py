@@ -160,7 +160,7 @@ async def one_session_for_two_tasks(engine: AsyncEngine) -> None:
 async def slow_await_in_transaction(engine: AsyncEngine) -> None:
     async with AsyncSession(engine) as session:
         await session.execute(text("SELECT 1"))
-        await asyncio.sleep(0.1)
+        await asyncio.sleep(0.5)
 
 
 async def async_two_commits(engine: AsyncEngine) -> None:
