@@ -179,7 +179,7 @@ class Calls(DecoratedCalls):
             state, identity = self.open(kind, node.place, state, call_text(node))
             return [(state, Session(identity))]
         if isinstance(callee, Lender):
-            return [(state, Manager("foreign", Borrowed(callee.type), place=node.place))]
+            return [(state, callee.manager)]
         if isinstance(callee, Registry):
             path = node.function.path if isinstance(node.function, ir.Name) else ()
             return [self.materialise(callee, state, path, node.place, result.AMBIENT)]

@@ -69,7 +69,7 @@ class Factory(NamedTuple):
 class Lender(NamedTuple):
     """Calling it gives somebody's context manager that hands out a session: `Callable[[], ContextManager[Session]]`."""
 
-    type: SessionType
+    manager: Manager
 
 
 class Engine(NamedTuple):

@@ -96,8 +96,8 @@ class Annotations:
             value, _ = self.annotated(module, node.items[-1], depth + 1)
             if isinstance(value, Borrowed):
                 return Factory(names.weaker(value.type, Confidence.LIKELY)), None
-            if isinstance(value, Manager) and isinstance(value.value, Borrowed):
-                return Lender(value.value.type), None
+            if isinstance(value, Manager):
+                return Lender(value), None
         if last in _MANAGER_TYPES and node.items:
             value, _ = self.annotated(module, node.items[0], depth + 1)
             return (Manager("foreign", value), None) if isinstance(value, Borrowed) else (None, None)

@@ -24,7 +24,6 @@ from session_lint.flow.values import (
     Instance,
     Items,
     Lender,
-    Manager,
     ModelQuery,
     ModuleValue,
     Opened,
@@ -327,7 +326,7 @@ class Statics:
         if isinstance(function, Factory):
             return Opened(function.type)
         if isinstance(function, Lender):
-            return Manager("foreign", Borrowed(function.type))
+            return function.manager
         if isinstance(function, Registry):
             return function
         if isinstance(function, Instance):
