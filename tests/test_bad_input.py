@@ -40,6 +40,7 @@ CASES: dict[str, tuple[str | bytes, tuple[str, int, int] | None]] = {
     "form_feed.py": (GOOD.replace("\n\n", "\n\f\n"), None),
     "no_newline.py": (GOOD.rstrip("\n"), None),
     "backslash.py": (GOOD.rstrip("\n") + "\\\n\nif x:\n    y()\n", None),
+    "backslashes.py": ("import a\\\n\nimport b\\\n\n" + GOOD, None),
     "latin1_declared.py": (b"# coding: latin-1\n# \xe9\n" + GOOD.encode(), None),
     "surrogate.py": (GOOD + 'x = "\\ud800"\n', None),
     "long_line.py": (GOOD + "x = [" + "1, " * 100_000 + "]\n", None),

@@ -204,7 +204,7 @@ class _Reader:
         except positions.TooDeep as error:
             raise _Refused(_NESTED, error.line) from None
         try:
-            module = cst.parse_module(_ended(unit.text))
+            module = cst.parse_module(unit.text)
         except cst.ParserSyntaxError:
             raise _Refused("cannot be parsed by LibCST", statements[0].lineno + offset) from None
         places = positions.pair(module, entries)
@@ -248,9 +248,3 @@ def _count_functions(tree: ast.Module) -> int:
 
 
 _BLOCKS = ("body", "orelse", "handlers", "finalbody", "cases")
-
-
-def _ended(text: str) -> str:
-    """Without a backslash at the end, which goes on with the empty line that follows in the file."""
-    shortened = text.rstrip("\r\n")
-    return f"{shortened[:-1]}\n" if shortened.endswith("\\") else text

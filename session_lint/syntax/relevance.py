@@ -448,4 +448,5 @@ def _with_body(statement: ast.ClassDef, body: list[ast.stmt]) -> ast.ClassDef:
 
 
 def _ended(text: str) -> str:
-    return text if text.endswith("\n") else f"{text}\n"
+    """Without a backslash at the end, which goes on with the empty line that follows in the file."""
+    return text.rstrip("\r\n").removesuffix("\\") + "\n"
