@@ -29,6 +29,11 @@ WORDS = (
     b", db,",
     b", db)",
     b"db=db",
+    b"(conn,",
+    b"(conn)",
+    b", conn,",
+    b", conn)",
+    b"conn=conn",
     b"engine.",
     b"contextmanager",
     # A base class that leaves it to others what their `with` blocks end with.
