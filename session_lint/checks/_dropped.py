@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import re
 
 from session_lint import ir
 from session_lint.checks.context import Context
@@ -20,6 +21,11 @@ _COMMITTING = ("commit", "transaction", "atomic", "session", "unit_of_work", "uo
 """What is called so may commit."""
 _HARMLESS = ops.QUERY_READS | ops.CALM_METHODS | frozenset("dump dumps serialize model_dump to_dict to_json".split())
 """Methods that only ask for rows, or make text, unless one of the project's that commits is called so."""
+_ASKING = re.compile(
+    r"_*(as|check|current|format|generate|get|has|is|make|parse|render|to|truncate|utc|validate)_(?!or_)"
+    r"|\w+_(at|id|json|name|now|path|str|text|url)$|(now|today|utcnow|uuid\d)$"
+)
+"""How functions are called that only ask or make something, of which nothing is known but that they commit nothing."""
 _SCHEMAS = ("schema", "serializ")
 """Modules and classes of the project that are called so, and of which nothing is read, only make or check text."""
 
@@ -161,7 +167,7 @@ def _is_unknown(context: Context, reference: FunctionRef, call: ir.Call, local: 
     name = last_name(call.function)
     if not name or any([word in name.lower() for word in _COMMITTING]) or context.project.committers.named(name):
         return True
-    if name in _HARMLESS and isinstance(call.function, ir.Attribute):
+    if (name in _HARMLESS and isinstance(call.function, ir.Attribute)) or _ASKING.match(name):
         return False
     value = context.project.statics.expression(reference.module, call.function, local)
     if isinstance(value, ExternalValue):

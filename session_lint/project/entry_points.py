@@ -272,8 +272,14 @@ class EntryPoints:
 
 def is_route(function: ir.Function) -> bool:
     """Whether a decorator sends requests to the function."""
-    calls = [decorator.function for decorator in function.decorators if isinstance(decorator, ir.Call)]
-    return any([entry_words.is_route(path_of(call)) for call in calls])
+    calls = [decorator for decorator in function.decorators if isinstance(decorator, ir.Call)]
+    return any([entry_words.is_route(path_of(call.function), _first(call)) for call in calls])
+
+
+def _first(call: ir.Call) -> object:
+    """The first argument, if it is written out."""
+    first = call.arguments[0].value if call.arguments else None
+    return first.value if isinstance(first, ir.Constant) else None
 
 
 def _registered(call: ir.Call) -> Iterator[ir.Expr]:

@@ -7,6 +7,8 @@ import re
 ROUTES = frozenset(
     "get post put delete patch head options route websocket api_route websocket_route expose view view_config".split()
 )
+BARE_ROUTES = frozenset("expose view_config".split())
+"""Decorators that mean a route without an application or router in front."""
 JOBS = frozenset(
     "task shared_task periodic_task db_task actor cron scheduled_job on_message subscriber consumer agent listener "
     "message message_handler callback_query callback_query_handler event slash_command listen loop".split()
@@ -18,7 +20,7 @@ ADDING_ROUTES = frozenset("add_api_route add_url_rule add_route add_view add_api
 ADDING_JOBS = frozenset("add_job add_handler add_handlers basic_consume".split())
 HOLDER = "Handler"
 """How a class is called whose objects say when the function that they are given is to be called."""
-VIEWS = frozenset("RequestHandler WebSocketHandler MethodView Resource HTTPEndpoint".split())
+VIEWS = frozenset("RequestHandler WebSocketHandler MethodView HTTPMethodView FlaskView Resource HTTPEndpoint".split())
 SERVERS = frozenset(
     "BaseRequestHandler StreamRequestHandler DatagramRequestHandler "
     "BaseHTTPRequestHandler SimpleHTTPRequestHandler".split()
@@ -28,7 +30,7 @@ WORKERS = frozenset("Thread Task".split())
 BASES = VIEWS | SERVERS | WORKERS
 """What a class inherits from whose methods somebody else enters."""
 METHODS = frozenset(
-    "get post put delete patch head options run handle do_GET do_POST do_PUT do_DELETE on_get on_post on_message "
+    "index get post put delete patch head options run handle do_GET do_POST do_PUT do_DELETE on_get on_post on_message "
     "before_start on_success on_failure on_retry".split()
 )
 
@@ -39,6 +41,7 @@ def _any_of(*names: frozenset[str]) -> str:
 
 _DECORATOR = re.compile(
     rf"@[\w.]+(?<!mock)\.(?:(?:{_any_of(ROUTES)})\(|(?:{_any_of(JOBS)})\b)"
+    rf"|@(?:{_any_of(BARE_ROUTES)})\(|@(?:{_any_of(ROUTES)})\(\s*f?['\"]/"
     rf"|@(?:{_any_of(BARE_JOBS)})\b|@[\w.]*(?:{_any_of(SIGNALS)})\.connect\b".encode()
 )
 _BASE = re.compile(rf"class \w+\([^)]*\b(?:{_any_of(BASES)})\b".encode())
@@ -63,8 +66,13 @@ def may_hold(data: bytes) -> bool:
     )
 
 
-def is_route(path: tuple[str, ...]) -> bool:
-    """Whether a decorator of this name, where it is called, sends requests to the function."""
+def is_route(path: tuple[str, ...], given: object) -> bool:
+    """Whether a decorator of this name, where it is called, sends requests to the function.
+
+    given: its first argument, where that is written out: `@get("/users")` of Litestar or Flask-Classful.
+    """
+    if len(path) == 1:
+        return path[0] in BARE_ROUTES or (path[0] in ROUTES and isinstance(given, str) and given.startswith("/"))
     return len(path) > 1 and path[-1] in ROUTES and path[-2] != "mock"
 
 

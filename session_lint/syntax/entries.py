@@ -113,7 +113,9 @@ def _root(node: ast.expr) -> str:
 def _is_entry(decorator: ast.expr) -> bool:
     if isinstance(decorator, ast.Call):
         name = dotted_name(decorator.func)
-        return entry_words.is_route(name) or entry_words.is_job(name)
+        first = decorator.args[0] if decorator.args else None
+        given = first.value if isinstance(first, ast.Constant) else None
+        return entry_words.is_route(name, given) or entry_words.is_job(name)
     return entry_words.is_job(dotted_name(decorator))
 
 
