@@ -150,7 +150,11 @@ def _registries(project: Project, module: Module) -> Iterator[tuple[Registry, st
         value = project.statics.name(module, (name,))
         if isinstance(value, Extension) and value.identity == (module.name, name):
             yield value.session, f"{name}.session", assignment.place
-        if isinstance(value, Registry) and not value.framework and value.identity == (module.name, name):
+        if (
+            isinstance(value, Registry)
+            and not (value.framework or value.is_current)
+            and value.identity == (module.name, name)
+        ):
             yield value, name, assignment.place
     for definition in module.classes.values():
         for name, value in project.statics.fields.of(ClassRef(module, definition)).items():

@@ -287,7 +287,7 @@ class ContractCalls(ForeignCalls):
         if is_global and first not in [parameter.name for parameter in callee.function.parameters]:
             return info.name
         variable = ".".join(info.identity[2:])
-        return f"{variable}.get()" if variable and info.origin == result.CURRENT else variable or info.name
+        return f"{variable}.get()" if variable and info.name.endswith(".get()") else variable or info.name
 
     def behind(self, value: Value, root: Path, state: State, place: ir.Place) -> tuple[State, Value]:
         """Our value for a callee's path; value: what its first name stands for."""

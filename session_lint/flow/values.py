@@ -83,7 +83,8 @@ class Engine(NamedTuple):
 class Registry(NamedTuple):
     """A scoped_session. framework: whose teardown removes its session (a profile), or "" if nobody is known.
 
-    commits: see SessionType. is_current: whether it is a ContextVar, which nobody can ask to remove its session.
+    commits, role: see SessionType. is_current: whether it is a ContextVar or a LocalProxy, which nobody can ask to
+    remove its session.
     """
 
     identity: Path
@@ -92,11 +93,12 @@ class Registry(NamedTuple):
     certainty: Confidence = Confidence.CERTAIN
     commits: str = ""
     is_current: bool = False
+    role: str = "session"
 
     @property
     def type(self) -> SessionType:
         """What it makes."""
-        return SessionType("session", self.is_async, self.certainty, self.commits)
+        return SessionType(self.role, self.is_async, self.certainty, self.commits)
 
     @property
     def is_unnamed(self) -> bool:
@@ -113,7 +115,8 @@ class ContextVariable(NamedTuple):
     @property
     def current(self) -> Registry:
         """What get() finds."""
-        return Registry(self.identity, self.type.is_async, "", self.type.certainty, is_current=True)
+        kind = self.type
+        return Registry(self.identity, kind.is_async, "", kind.certainty, is_current=True, role=kind.role)
 
 
 class Extension(NamedTuple):

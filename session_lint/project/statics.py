@@ -378,7 +378,8 @@ class Statics:
             value = self.results.returned(FunctionRef(module, maker.function))
         else:
             value = self.call(module, self.expression(module, maker, local), ir.Call(maker, (), ir.NOWHERE), local)
-        return Borrowed(value.type) if isinstance(value, Opened) else value
+        # What it opens it must keep, in `flask.g` or the like.
+        return ContextVariable(("?",), value.type).current if isinstance(value, (Opened, Borrowed)) else value
 
     def _factory_type(self, module: Module, maker: str, node: ir.Call, local: dict[str, Value] | None) -> SessionType:
         is_async = names.SESSION_FACTORIES[maker]
