@@ -189,6 +189,7 @@ class Interpreter(Exceptions):
         outcome = Outcome()
         for state in states:
             for after, value in self.evaluate(node.value, state, outcome, "returned"):
+                self.note_returned(value, after)
                 if self.has_failed:
                     self.note_return(node, after)
                 outcome.returns.add(self.hand_over(value, after), said(node.value, value), node.place)

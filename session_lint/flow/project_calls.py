@@ -89,7 +89,8 @@ class ProjectCalls(ContractCalls):
         handed = self.handed(callee, bindings, state)
         touched = [identity for (name, *rest), identity in handed.items() if not rest]
         coroutine: Coroutine | None = None
-        if function.is_async and purpose in (*ops.NEVER_AWAITED, "assigned"):
+        is_lost = purpose == "returned" and self.is_answer(touched[0] if touched else ())
+        if function.is_async and (is_lost or purpose in (*ops.NEVER_AWAITED, "assigned")):
             if touched or self._needs_await(callee):
                 coroutine = Coroutine(None, label, node.place, touched[0] if touched else ())
             if purpose != "assigned":

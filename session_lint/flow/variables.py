@@ -49,8 +49,10 @@ from session_lint.ir_queries import (
 )
 from session_lint.project import shapes
 from session_lint.project.decorators import decorated_name
+from session_lint.project.entry_points import is_route
 from session_lint.project.keywords import keyword_of
 from session_lint.project.modules import ClassRef, External, FunctionRef, VariableRef
+from session_lint.project.outside import KEEPERS
 from session_lint.project.parking import key_of, shown
 
 if TYPE_CHECKING:
@@ -305,8 +307,10 @@ class Variables(Objects):
         base = target.base if isinstance(target, ir.Subscript) else target
         path = path_of(base)
         given = [item.name for item in self.function.parameters if item.kind not in ("*", "**")]
-        known = [name for name in given if name != me_of(self.function)]
-        return bool(path) and bool(key_of(target)) and path[0] in (*known, "g") and _LASTING.isdisjoint(path)
+        if not path or not key_of(target) or not _LASTING.isdisjoint(path):
+            return False
+        is_given = path[0] in given and path[0] != me_of(self.function)
+        return is_given or path[0] == "g" or self.dotted(path).startswith(tuple([f"{name}." for name in KEEPERS]))
 
     def define(self, definition: ir.Function | ir.Class, state: State) -> State:
         """A nested function or class: what it captures and closes is not this function's to close any more."""
@@ -330,6 +334,17 @@ class Variables(Objects):
     def not_awaited(self, value: Coroutine, state: State) -> None:
         identity = value.touches or ()
         self.event(result.NOT_AWAITED, value.place, identity, value.label, state.sessions.get(identity))
+
+    def note_returned(self, value: Value, state: State) -> None:
+        """`return save(user, session)` in a route."""
+        if isinstance(value, Coroutine) and self.is_answer(value.touches or ()):
+            self.not_awaited(value, state)
+
+    def is_answer(self, identity: Path) -> bool:
+        """Whether a framework awaits the function, and not what that returns: its answer, which touches a session."""
+        info = self.flow.sessions.get(identity)
+        is_injected = info is not None and info.origin == result.INJECTED
+        return self.function.is_async and (is_injected or is_route(self.function))
 
     # ---------------------------------------------------------------------------------------------- classes
 

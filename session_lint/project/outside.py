@@ -27,7 +27,7 @@ _REGISTRY = re.compile(r"^(db|((db|current|scoped|sqla?|orm)?_?session))$", re.I
 _EXTENSION = frozenset({"db", "database", "sa", "sql", "sqlalchemy"})
 _APPLICATION = "flask.current_app"
 _REQUEST = "flask.g"
-_KEEPERS = (_REQUEST, "quart.g", "bottle.request", "cherrypy.request", "web.ctx")
+KEEPERS = (_REQUEST, "quart.g", "bottle.request", "cherrypy.request", "web.ctx")
 """Objects that are another one for each request, and keep what they are given."""
 
 Known = Registry | Extension | None
@@ -57,7 +57,7 @@ class Outside:
             elif last in _EXTENSION and (owner == _APPLICATION or self._statics.table.is_unread(dotted)):
                 # A module of the project's that was not read has imported it.
                 self._known[dotted] = self._only_extension
-            if self._known[dotted] is None and owner in _KEEPERS:
+            if self._known[dotted] is None and owner in KEEPERS:
                 self._known[dotted] = self._kept(owner, last)
             if self._known[dotted] is None and owner and (_REGISTRY.match(last) or last in _EXTENSION):
                 self._known[dotted] = self._judged(dotted, last)
@@ -78,23 +78,25 @@ class Outside:
 
     def _kept(self, keeper: str, name: str) -> Known:
         """`g.db`: the session that some function puts there, or what can only be one by what is done with it."""
-        importers = self._importing(keeper)
+        owner, _, last = keeper.rpartition(".")
+        importers = [*self._importing(keeper), *[(one, (*path, last)) for one, path in self._importing(owner)]]
         identity = (keeper, name)
         seen = self._usage(importers, (name,))
         for module, local in importers:
+            kept = ir.Name((*local, name))
             for function in module.functions.values():
                 reference = FunctionRef(module, function)
                 for statement in self._statics.table.bodies.statements(function.body):
                     if not isinstance(statement, ir.Assign):
                         continue
-                    if ir.Name((local, name)) in statement.targets and statement.value is not None:
+                    if kept in statement.targets and statement.value is not None:
                         known = self._statics.results.locals(reference)
                         value = self._statics.expression(module, statement.value, known)
                         if isinstance(value, Registry):
                             return value
                         if isinstance(value, (Opened, Borrowed)) and value.type.role == "session":
                             return Registry(identity, value.type.is_async, "", value.type.certainty)
-                    elif statement.value == ir.Name((local, name)) and isinstance(statement.targets[0], ir.Name):
+                    elif statement.value == kept and isinstance(statement.targets[0], ir.Name):
                         alias = self._statics.usage(reference).get(statement.targets[0].path, seen)
                         seen = Usage(seen.methods | alias.methods, seen.awaited | alias.awaited)
         has_sqlalchemy = any([module.imports_any(*names.PACKAGES) for module, _ in importers])
@@ -102,15 +104,15 @@ class Outside:
             return Registry(identity, bool(seen.awaited), "", Confidence.LIKELY)
         return None
 
-    def _importing(self, dotted: str) -> list[tuple[Module, str]]:
-        """The modules that import something of another package, and by which name."""
+    def _importing(self, dotted: str) -> list[tuple[Module, Path]]:
+        """The modules that import something of another package, and what they call it."""
         if self._importers is None:
             self._importers = {}
             for module in self._statics.table.modules:
                 for local, target in module.imports.items():
                     self._importers.setdefault(target, []).append((module, local))
         return [
-            (module, local)
+            (module, (local,))
             for module, local in self._importers.get(dotted, ())
             if isinstance(self._statics.table.resolve(module, (local,)), External)
         ]
@@ -131,16 +133,16 @@ class Outside:
                 return Registry(identity, bool(seen.awaited), "", Confidence.LIKELY)
         return None
 
-    def _usage(self, importers: list[tuple[Module, str]], attribute: Path) -> Usage:
+    def _usage(self, importers: list[tuple[Module, Path]], attribute: Path) -> Usage:
         """What all functions that know the name do with it, or with what it has."""
         methods: set[str] = set()
         awaited: set[str] = set()
         for module, local in importers:
             functions = [FunctionRef(module, function) for function in module.functions.values()]
-            hiding = [f"{each.function.qualname}." for each in functions if self._hides(each, local)]
+            hiding = [f"{each.function.qualname}." for each in functions if self._hides(each, local[0])]
             for each in functions:
                 name = f"{each.function.qualname}."
-                seen = self._statics.usage(each).get((local, *attribute))
+                seen = self._statics.usage(each).get((*local, *attribute))
                 if seen is not None and not any([one.startswith(name) or name.startswith(one) for one in hiding]):
                     methods |= seen.methods
                     awaited |= seen.awaited

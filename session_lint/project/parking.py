@@ -59,7 +59,7 @@ class Parking:
         bodies = self._project.table.bodies
         closed = []
         for call in bodies.calls(body):
-            if last_name(call.function) in _CLOSING:
+            if _is_closing(call):
                 closed.append(path_of(call.function)[:-1])
             if any([word in last_name(call.function).lower() for word in CLOSING_WORDS]):
                 closed += [path_of(argument.value) for argument in call.arguments]
@@ -112,7 +112,13 @@ class Parking:
                 parts = [part for item in statement.items for part in ir.expressions(item.value)]
                 if any([_mentions(part, key, packed) for part in parts]):
                     return True
-        return any([last_name(call.function) in _CLOSING for call in bodies.calls(body)])
+        return any([_is_closing(call) for call in bodies.calls(body)])
+
+
+def _is_closing(call: ir.Call) -> bool:
+    """`session.remove()`, and not `users.remove(user)`."""
+    name = last_name(call.function)
+    return name in _CLOSING and not (name == "remove" and call.arguments)
 
 
 def _mentions(node: ir.Expr, key: str, packed: str) -> bool:
