@@ -2,32 +2,14 @@
 
 from __future__ import annotations
 
-import builtins
-import re
-
 from session_lint import ir
+from session_lint.checks._unseen_commits import calls_commit, may_commit_around
 from session_lint.checks.context import Context
-from session_lint.flow import operations as ops
 from session_lint.flow import result
 from session_lint.flow.result import FunctionFlow, SessionInfo
-from session_lint.flow.values import ExternalValue, Function, Value
 from session_lint.ir_queries import last_name, path_of
 from session_lint.project.entry_points import MESSAGE, REQUEST
 from session_lint.project.modules import FunctionRef
-
-_DEEPEST = 3
-"""How many calls deep is looked for what may commit a session that anybody can get hold of."""
-_COMMITTING = ("commit", "transaction", "atomic", "session", "unit_of_work", "uow", "save")
-"""What is called so may commit."""
-_HARMLESS = ops.QUERY_READS | ops.CALM_METHODS | frozenset("dump dumps serialize model_dump to_dict to_json".split())
-"""Methods that only ask for rows, or make text, unless one of the project's that commits is called so."""
-_ASKING = re.compile(
-    r"_*(as|check|current|format|generate|get|has|is|make|parse|render|to|truncate|utc|validate)_(?!or_)"
-    r"|\w+_(at|id|json|name|now|path|str|text|url)$|(now|today|utcnow|uuid\d)$"
-)
-"""How functions are called that only ask or make something, of which nothing is known but that they commit nothing."""
-_SCHEMAS = ("schema", "serializ")
-"""Modules and classes of the project that are called so, and of which nothing is read, only make or check text."""
 
 
 def dropped_by(context: Context, flow: FunctionFlow, info: SessionInfo) -> str | None:
@@ -49,10 +31,7 @@ def _by_provider(context: Context, flow: FunctionFlow, info: SessionInfo, refere
     entry = context.project.entry_points.of(flow.reference)
     if entry is None or entry.kind != REQUEST or not reference.function.is_generator:
         return None
-    if (
-        context.project.call_graph.callers(flow.reference, info.identity)
-        or context.project.committers.has_route_classes()
-    ):
+    if context.project.committers.has_route_classes():
         return None
     if not _only_closes(context, reference) or _others_may_commit(context, flow, info, reference):
         return None
@@ -77,14 +56,30 @@ def _others_may_commit(context: Context, flow: FunctionFlow, info: SessionInfo, 
     others = [other for other in project.dependencies.before(flow.reference) if other != provider]
     if any([other.function.is_generator and _may_finish(context, other) for other in others]):
         return True
+    for other in flow.sessions.values():
+        if other.identity != info.identity and other.provider == provider and _is_finished(flow, other):
+            return True
     called = {path_of(call.function)[:1] for call in project.table.bodies.calls(flow.reference.function.body)}
+    is_followed = len(info.identity) == 1
     for path, dependency in project.dependencies.of(flow.reference):
         if path != info.identity and path in called:
             # An object that is asked to do something may work with the very same session.
             function = project.dependencies.function(dependency.provider)
-            if function is None or provider in project.dependencies.before(function):
+            if function is None:
                 return True
-    return False
+            if provider in project.dependencies.before(function):
+                if not any([each.identity[:1] == path for each in flow.sessions.values()]):
+                    return True
+                is_followed = False
+    return not is_followed and calls_commit(context, flow.reference)
+
+
+def _is_finished(flow: FunctionFlow, info: SessionInfo) -> bool:
+    """Whether a session is committed in a function, or by somebody whom it is given to."""
+    if any([event.kind == result.COMMITTED and event.identity == info.identity for event in flow.events]):
+        return True
+    known = [way.state.sessions[info.identity] for way in flow.exits if info.identity in way.state.sessions]
+    return any([session.handed for session in known])
 
 
 def _may_finish(context: Context, reference: FunctionRef) -> bool:
@@ -108,9 +103,9 @@ def _by_framework(context: Context, flow: FunctionFlow, info: SessionInfo) -> st
     if not is_in_context:
         if entry is None or entry.kind not in (REQUEST, MESSAGE) or project.call_graph.callers(flow.reference):
             return None
-        if any([_may_commit_around(context, flow.reference, item) for item in flow.reference.function.decorators]):
+        if any([may_commit_around(context, flow.reference, item) for item in flow.reference.function.decorators]):
             return None
-    if _calls_commit(context, flow.reference, _DEEPEST):
+    if calls_commit(context, flow.reference):
         return None
     return "when the application context ends," if is_in_context else f"{profile.why}, and"
 
@@ -129,48 +124,3 @@ def _is_in_own_context(flow: FunctionFlow, info: SessionInfo, scopes: tuple[str,
 def _is_context(node: ir.With, scopes: tuple[str, ...]) -> bool:
     called = [item.value.function for item in node.items if isinstance(item.value, ir.Call)]
     return any([last_name(function).endswith(scopes) for function in called])
-
-
-def _may_commit_around(context: Context, reference: FunctionRef, decorator: ir.Expr) -> bool:
-    """Whether a decorator is called as if it committed, or is one of the project's that does."""
-    called = decorator.function if isinstance(decorator, ir.Call) else decorator
-    path = path_of(called)
-    if not path or any([word in path[-1].lower() for word in _COMMITTING]):
-        return True
-    value = context.project.statics.expression(reference.module, called)
-    if not isinstance(value, Function):
-        return False
-    module, made = value.reference
-    around = [item for name, item in module.functions.items() if name.startswith(f"{made.qualname}.")]
-    return any([context.project.committers.commits(FunctionRef(module, item)) for item in (made, *around)])
-
-
-def _calls_commit(context: Context, reference: FunctionRef, depth: int) -> bool:
-    """Whether a call that is not followed may commit: by its name, or because nothing is known of it."""
-    flow = context.project.flow(reference)
-    if flow is None or flow.unresolved:
-        return True
-    callees = {handing.place: handing.callee for handing in flow.calls}
-    own = {event.place for event in flow.events}
-    local = context.project.statics.results.locals(reference)
-    for call in context.project.table.bodies.calls(reference.function.body):
-        if call.place in callees:
-            if depth and _calls_commit(context, callees[call.place], depth - 1):
-                return True
-        elif call.place not in own and _is_unknown(context, reference, call, local):
-            return True
-    return False
-
-
-def _is_unknown(context: Context, reference: FunctionRef, call: ir.Call, local: dict[str, Value]) -> bool:
-    path = path_of(call.function)
-    name = last_name(call.function)
-    if not name or any([word in name.lower() for word in _COMMITTING]) or context.project.committers.named(name):
-        return True
-    if (name in _HARMLESS and isinstance(call.function, ir.Attribute)) or _ASKING.match(name):
-        return False
-    value = context.project.statics.expression(reference.module, call.function, local)
-    if isinstance(value, ExternalValue):
-        is_unread = not value.name or context.project.table.is_unread(value.name)
-        return is_unread and not any([word in value.name.lower() for word in _SCHEMAS])
-    return value is None and len(path) == 1 and not hasattr(builtins, name)

@@ -17,6 +17,7 @@ from session_lint.flow.result import Event, FunctionFlow, SessionInfo
 from session_lint.flow.state import CLOSED, ENTRY, NONE, OPEN, SessionState
 from session_lint.flow.values import Path
 from session_lint.ir_queries import call_place, precedes
+from session_lint.project.modules import FunctionRef
 
 _TEMPORARY = re.compile(r"create\s+(local\s+)?temp(orary)?\s+table|create\s(.*\s)?temp\.", re.IGNORECASE)
 _COMMITS = re.compile(r"\s*(commit|end)(\s+(work|transaction))?\s*;?\s*", re.IGNORECASE)
@@ -36,7 +37,10 @@ def check(context: Context) -> Iterator[Finding]:
     if context.project.is_committed_by_zope() and context.module.imports_any(*_MANAGERS):
         return
     for flow in context.flows():
-        for info in flow.sessions.values():
+        told: set[FunctionRef] = set()
+        for info in sorted(flow.sessions.values(), key=lambda info: len(info.identity)):
+            if info.provider in told:
+                continue  # `service.db` is the function's own `db`.
             if flow.reference.function.is_generator and not _is_closed_between_yields(flow, info):
                 continue
             lost = _lost(flow, info)
@@ -44,6 +48,7 @@ def check(context: Context) -> Iterator[Finding]:
                 lost = None if commits_by_itself(context, flow, info.identity) else lost
             dropped = dropped_by(context, flow, info) if lost is not None else None
             if lost is not None and dropped is not None and not _callee_says_otherwise(context, flow, info.identity):
+                told.update([info.provider] if info.provider is not None else ())
                 yield _finding(context, flow, info, lost, dropped)
 
 

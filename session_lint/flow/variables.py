@@ -152,9 +152,8 @@ class Variables(Objects):
         if isinstance(value, Borrowed):
             identity = self.shortest(path) or (f"@{place[0]}:{place[1]}",)
             if identity not in state.sessions:
-                state = self.track(
-                    SessionInfo(identity, _called(identity), origin, value.type, place), SessionState(), state
-                )
+                info = SessionInfo(identity, _called(identity), origin, value.type, place)
+                state = self.track(self._with_provider(info), SessionState(), state)
             return state, Session(identity)
         if isinstance(value, Registry):
             identity = ("~", *value.identity)
@@ -169,6 +168,13 @@ class Variables(Objects):
             state, session = self.materialise(value.registry, state, value.registry.identity[-2:], place, origin)
             return state, Query(session.identity, True, value.model) if isinstance(session, Session) else None
         return state, value
+
+    def _with_provider(self, info: SessionInfo) -> SessionInfo:
+        """With the dependency behind `service.session`, if that is what has made the service."""
+        if info.origin != result.ATTRIBUTE or len(info.identity) < 2:
+            return info
+        provider = self.project.dependencies.session_behind(self.flow.reference, info.identity[0])
+        return info if provider is None else info._replace(origin=result.INJECTED, provider=provider)
 
     def shortest(self, path: Path) -> Path:
         """`self.users.db` is `self.db`, if that is what the object has made `self.users` of."""

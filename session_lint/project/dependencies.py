@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from session_lint import ir
-from session_lint.flow.values import ClassValue, Dependency, Function, Instance, Path, Value
+from session_lint.flow.values import Borrowed, ClassValue, Dependency, Function, Instance, Path, Registry, Value
 from session_lint.project.modules import FunctionRef
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ class Dependencies:
     def __init__(self, project: Project) -> None:
         self._project = project
         self._used: dict[int, list[tuple[FunctionRef, Path, Dependency]]] | None = None
+        self._behind: dict[tuple[int, str], FunctionRef | None] = {}
 
     def of(self, reference: FunctionRef) -> Iterator[tuple[Path, Dependency]]:
         """The parameters of a function that are filled by dependencies."""
@@ -42,6 +43,26 @@ class Dependencies:
     def given(self, reference: FunctionRef, dependency: Dependency) -> Path | None:
         """The parameter that holds what this dependency gives everybody in the request."""
         return next((path for path, found in self.of(reference) if found == dependency and found.cached), None)
+
+    def session_behind(self, reference: FunctionRef, name: str) -> FunctionRef | None:
+        """The dependency that provides the session of an object which a parameter holds: `Depends(get_service)`.
+
+        None if that can't be told, or there are several.
+        """
+        key = (id(reference.function), name)
+        if key not in self._behind:
+            self._behind[key] = self._find_behind(reference, name)
+        return self._behind[key]
+
+    def _find_behind(self, reference: FunctionRef, name: str) -> FunctionRef | None:
+        made = [self.function(dependency.provider) for path, dependency in self.of(reference) if path == (name,)]
+        maker = made[0] if made else None
+        if maker is None or maker.function.is_generator:
+            return None
+        results = self._project.statics.results
+        generators = {each for each in self.before(maker) if each.function.is_generator}
+        found = [each for each in generators if isinstance(results.yielded(each), (Borrowed, Registry))]
+        return found[0] if len(found) == 1 else None
 
     def users(self, provider: FunctionRef) -> list[tuple[FunctionRef, Path, Dependency]]:
         """The functions that depend on a provider directly, by which parameter, and how they say so."""

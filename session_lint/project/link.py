@@ -14,7 +14,7 @@ from session_lint.flow.errors import is_drivers
 from session_lint.flow.operations import COROUTINES
 from session_lint.flow.result import FunctionFlow
 from session_lint.flow.state import SessionState
-from session_lint.flow.values import Borrowed, Dependency, Function, Instance, Value
+from session_lint.flow.values import Borrowed, ClassValue, Dependency, Function, Instance, Value
 from session_lint.ir_queries import decorator_name, path_of
 from session_lint.project import shapes
 from session_lint.project.aliases import Aliases
@@ -133,6 +133,8 @@ class Project:
             default = self.statics.expression(module, parameter.default)
             if isinstance(default, Dependency):
                 dependency = default
+        if dependency is not None and dependency.provider is None and isinstance(value, Instance):
+            dependency = dependency._replace(provider=ClassValue(value.reference))  # `users: Users = Depends()`
         if dependency is not None and value is None:
             value = self._provided_value(dependency.provider)
         if isinstance(value, Borrowed) and not value.type.is_async and self._is_awaited(reference, parameter):
