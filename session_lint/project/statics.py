@@ -136,6 +136,11 @@ class Statics:
         self.busy.add(key)
         assignment = symbol.assignment
         value = self.expression(symbol.module, assignment.value) if assignment.value is not None else None
+        setter = symbol.module.setters.get(symbol.name)
+        if value is None and setter is not None and isinstance(assignment.value, ir.Call):
+            # `global session` in a function that makes its factory, too.
+            local = self.results.locals(FunctionRef(symbol.module, setter))
+            value = self.expression(symbol.module, assignment.value, local)
         if value is None and assignment.annotation is not None:
             value = self.annotations.instance(symbol.module, assignment.annotation)
         value = named(value, key)
