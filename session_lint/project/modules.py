@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple, Union
 
 from session_lint import ir
-from session_lint.ir_queries import is_abstract, is_empty
+from session_lint.ir_queries import is_abstract, is_empty, path_of
 from session_lint.project.bodies import Bodies
 
 
@@ -20,7 +20,8 @@ from session_lint.project.bodies import Bodies
 class Module:
     """One file. path: as shown to the user; name: dotted, from the project's root.
 
-    setters: the functions that give its variables their values.
+    attributes: what it puts into an object of its own, `app.session = ...`. setters: the functions that give its
+    variables their values.
     """
 
     path: str
@@ -32,6 +33,7 @@ class Module:
     functions: dict[str, ir.Function] = field(default_factory=dict)
     classes: dict[str, ir.Class] = field(default_factory=dict)
     variables: dict[str, ir.Assign] = field(default_factory=dict)
+    attributes: dict[str, ir.Assign] = field(default_factory=dict)
     setters: dict[str, ir.Function] = field(default_factory=dict)
     targets: list[str] = field(default_factory=list)
 
@@ -85,6 +87,11 @@ class Module:
                     value = _part(statement.value, index)
                     self._assign(statement._replace(targets=(part,), value=value), names, setter)
             if not isinstance(target, ir.Name) or len(target.path) != 1:
+                # What is called otherwise need not have been read wherever it is used.
+                path = path_of(target)
+                is_made = setter is None and isinstance(statement.value, ir.Call)
+                if is_made and len(path) == 2 and "session" in path[1].lower():
+                    self.attributes[".".join(path)] = statement
                 continue
             name = target.path[0]
             if names is not None and name not in names:
@@ -295,7 +302,9 @@ class SymbolTable:
                 reference = ClassRef(module, module.classes[qualname])
                 return reference if length == len(path) else self._member(reference, path[length:], depth)
         if head in module.variables:
-            return VariableRef(module, head, module.variables[head]) if len(path) == 1 else None
+            known = module.variables if len(path) == 1 else module.attributes
+            name = ".".join(path)
+            return VariableRef(module, name, known[name]) if name in known else None
         if head in module.imports:
             return self.resolve_dotted(".".join([module.imports[head], *path[1:]]), module, depth + 1)
         for star in module.stars:

@@ -111,6 +111,11 @@ class Statics:
                 outside = outside or self.external(symbol.name)
                 continue
             value = self.symbol(symbol)
+            if length > 1 and isinstance(symbol, VariableRef) and "." in symbol.name:
+                # What `app` is may say more about its attribute than what the module puts there.
+                is_extended = isinstance(self.name(module, path[: length - 1]), Extension)
+                if is_extended or not isinstance(value, (Registry, Factory)):
+                    continue
             for attribute in path[length:]:
                 value = self.attribute(value, attribute)
             return value
