@@ -146,8 +146,8 @@ def _does_not(flow: FunctionFlow, identity: Path) -> str:
 
 def _registries(project: Project, module: Module) -> Iterator[tuple[Registry, str, ir.Place]]:
     """The scoped sessions that a module defines, for itself or in its classes."""
-    for name, assignment in module.variables.items():
-        value = project.statics.name(module, (name,))
+    for name, assignment in (*module.variables.items(), *module.attributes.items()):
+        value = project.statics.name(module, tuple(name.split(".")))
         if isinstance(value, Extension) and value.identity == (module.name, name):
             yield value.session, f"{name}.session", assignment.place
         if (

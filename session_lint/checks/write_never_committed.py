@@ -68,7 +68,9 @@ def _finding(context: Context, flow: FunctionFlow, info: SessionInfo, lost: Sess
     writers = _writers(context, flow, info.identity, place)
     # Who changes what it returns may only want it to look like that: `photo.url = signed(photo.url)`.
     since = place if lost.commits else None
-    is_shown = _only_changes(context, flow, info.identity, since) and (
+    branches = [_left_branch(flow, info, commit.place, place) for commit in _commits(flow, info)]
+    branch = next((each for each in branches if each is not None), None)
+    is_shown = _only_changes(context, flow, info.identity, since, branch) and (
         _returns_objects(flow) or _only_formats(context, flow, info.identity)
     )
     is_read = only_attaches(flow, info.identity) or only_takes_from_cache(context, flow, info.identity)
@@ -76,12 +78,18 @@ def _finding(context: Context, flow: FunctionFlow, info: SessionInfo, lost: Sess
     return context.finding(flow, place, message, certainty(info, confidence), trail, writers)
 
 
-def _only_changes(context: Context, flow: FunctionFlow, identity: Path, since: ir.Place | None) -> bool:
-    """Whether all that a function writes is changes of objects. since: only what it writes from there on counts."""
+def _only_changes(
+    context: Context, flow: FunctionFlow, identity: Path, since: ir.Place | None, branch: ir.If | None
+) -> bool:
+    """Whether all that a function writes is changes of objects.
+
+    since: only what it writes from there on counts. branch: only what it writes in it.
+    """
 
     def agrees(writer: FunctionFlow, event: Event) -> bool:
-        is_earlier = writer is flow and since is not None and event.place[:2] < since[:2]
-        return is_earlier or event.detail == result.CHANGE
+        is_elsewhere = branch is not None and not ir.within(event.place, branch.place)
+        is_earlier = since is not None and event.place[:2] < since[:2]
+        return (writer is flow and (is_earlier or is_elsewhere)) or event.detail == result.CHANGE
 
     return all_writes(context, flow, identity, agrees)
 
@@ -146,10 +154,12 @@ def _lost(flow: FunctionFlow, info: SessionInfo) -> SessionState | None:
         for way in flow.exits
         if way.error is None and info.identity in way.state.sessions
     ]
-    committed = [event for event in events if event.kind == result.COMMITTED]
+    committed = _commits(flow, info)
     if any([session.handed for session in normal]):
         return None
-    for session in normal:
+    # The session of a loop's earlier turn is not there any more at the end.
+    closed = [event.session for event in events if event.kind == result.THROWN_AWAY and event.session is not None]
+    for session in (*normal, *closed):
         if session.dirty and session.transaction in (CLOSED, ENTRY, NONE, OPEN):
             wrote = session.witness.wrote
             if any([wrote is None or _may_take(flow, info, event, wrote.place) for event in committed]):
@@ -158,12 +168,40 @@ def _lost(flow: FunctionFlow, info: SessionInfo) -> SessionState | None:
     return None
 
 
+def _commits(flow: FunctionFlow, info: SessionInfo) -> list[Event]:
+    return [event for event in flow.events if event.kind == result.COMMITTED and event.identity == info.identity]
+
+
 def _may_take(flow: FunctionFlow, info: SessionInfo, commit: Event, wrote: ir.Place) -> bool:
     """Whether a commit may come after a write: it stands below it and not in its `else`, or in the same loop."""
     loops = [frame.node.place for frame in commit.frames if frame.kind in ("for", "while")]
     if any([ir.within(wrote, loop) and not ir.within(info.place, loop) for loop in loops]):
         return True
-    return precedes(wrote, commit.place) and not _excludes(flow, commit.place, wrote)
+    return (
+        precedes(wrote, commit.place)
+        and not _excludes(flow, commit.place, wrote)
+        and _left_branch(flow, info, commit.place, wrote) is None
+    )
+
+
+def _left_branch(flow: FunctionFlow, info: SessionInfo, commit: ir.Place, wrote: ir.Place) -> ir.If | None:
+    """The `if` whose branch writes and is left before it gets to a commit below: `if row is None: add(...); return`."""
+    around = [each for each in ir.statements(flow.reference.function.body) if ir.within(wrote, each.place)]
+    for index, statement in enumerate(around):
+        if isinstance(statement, ir.Try) and any([ir.within(commit, each.place) for each in statement.final]):
+            return None
+        if not isinstance(statement, ir.If):
+            continue
+        for branch in (statement.body, statement.orelse):
+            if any([ir.within(wrote, each.place) for each in branch]) and not ir.within(commit, statement.place):
+                loop = next((each for each in reversed(around[:index]) if isinstance(each, (ir.For, ir.While))), None)
+                # What leaves only a turn of a loop leaves a session that was opened before it.
+                ends_session = loop is not None and ir.within(info.place, loop.place)
+                if isinstance(branch[-1], ir.Return):
+                    return statement
+                if isinstance(branch[-1], (ir.Break, ir.Continue)) and ends_session:
+                    return statement
+    return None
 
 
 def _excludes(flow: FunctionFlow, one: ir.Place, other: ir.Place) -> bool:

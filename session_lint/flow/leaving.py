@@ -85,6 +85,8 @@ class Leaving(Renewals):
             closed = Mark(node.place, f"the with block closes {info.name} here")
             # A provider that can't be seen may well commit.
             handed = session.handed or manager.kind == "foreign"
+            if not handed:
+                self._throw_away(session, identity, node)
             return [
                 state.set(identity, session._replace(transaction=CLOSED, owned=False, handed=handed).mark(ended=closed))
             ]
@@ -108,9 +110,17 @@ class Leaving(Renewals):
             if provider.nested:
                 session = self.release(session, identity, node.place)
             if provider.closes:
+                if not session.handed:
+                    self._throw_away(session, identity, node)
                 session = session._replace(transaction=CLOSED, owned=False)
             return [state.set(identity, session._replace(begun=0))]
         return [state]
+
+    def _throw_away(self, session: SessionState, identity: Path, node: ir.With) -> None:
+        """Note what a block that ends without an error does not commit: a loop's next turn has another session."""
+        if session.dirty and session.transaction not in (*BROKEN, CLOSED) and session.witness.wrote is not None:
+            place = session.witness.wrote.place
+            self.event(result.THROWN_AWAY, node.place, identity, "the with block", session, str(place))
 
     def _end_block(
         self, manager: Manager, state: State, session: SessionState, identity: Path, node: ir.With, outcome: Outcome

@@ -34,6 +34,7 @@ from session_lint.flow.values import (
 from session_lint.ir_queries import call_text, decorator_name, is_abstract, is_hook, last_name, path_of
 from session_lint.project.modules import ClassRef, FunctionRef
 from session_lint.project.passing import passed_on
+from session_lint.project.provider import UNSEEN
 
 if TYPE_CHECKING:
     from session_lint.project.summaries import Constants
@@ -57,6 +58,15 @@ class ProjectCalls(ContractCalls):
         """What a call of a function does, with its decorators, and the constants that decide about that."""
         constants = self.project.summaries.constants(reference, bindings)
         return constants, self.project.contract(reference, constants)
+
+    def _taken_over(self, reference: FunctionRef, handed: dict[Path, Path], state: State) -> State:
+        """The state after a generator was made which closes the sessions that it is given, however it ends."""
+        provider = self.project.provider(reference) if handed else UNSEEN
+        if provider.seen and provider.closes and provider.closes_on_error:
+            for root in provider.parameters:
+                if root in handed:
+                    state = self.hand_over(Session(handed[root]), state)
+        return state
 
     def project_function(
         self, callee: Function, node: ir.Call, arguments: Arguments, state: State, outcome: Outcome, purpose: str
@@ -84,6 +94,7 @@ class ProjectCalls(ContractCalls):
                 return [(state, static._replace(value=callee.receiver, place=node.place, bindings=bindings))]
             if statics.results.is_manager(reference):
                 return [(state, Manager("provider", callee.receiver, reference, (), node.place, bindings))]
+            state = self._taken_over(reference, self.handed(callee, bindings, state), state)
             return [(state, Generator(reference, node.place))]
         label = call_text(node)
         handed = self.handed(callee, bindings, state)

@@ -12,13 +12,17 @@ from dataclasses import dataclass, field
 from typing import NamedTuple, Union
 
 from session_lint import ir
-from session_lint.ir_queries import is_abstract, is_empty
+from session_lint.ir_queries import is_abstract, is_empty, path_of
 from session_lint.project.bodies import Bodies
 
 
 @dataclass(eq=False)
 class Module:
-    """One file. path: as shown to the user; name: dotted, from the project's root."""
+    """One file. path: as shown to the user; name: dotted, from the project's root.
+
+    attributes: what it puts into an object of its own, `app.session = ...`. setters: the functions that give its
+    variables their values.
+    """
 
     path: str
     name: str
@@ -29,6 +33,8 @@ class Module:
     functions: dict[str, ir.Function] = field(default_factory=dict)
     classes: dict[str, ir.Class] = field(default_factory=dict)
     variables: dict[str, ir.Assign] = field(default_factory=dict)
+    attributes: dict[str, ir.Assign] = field(default_factory=dict)
+    setters: dict[str, ir.Function] = field(default_factory=dict)
     targets: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -66,21 +72,26 @@ class Module:
                 definition = statement.definition
                 if isinstance(definition, ir.Function):
                     self.functions[definition.qualname] = definition
-                    self._collect_nested(definition.body)
+                    self._collect_nested(definition)
                 else:
                     self.classes[definition.qualname] = definition
                     self._collect_members(definition)
             elif isinstance(statement, ir.Assign):
                 self._assign(statement, None)
 
-    def _assign(self, statement: ir.Assign, names: tuple[str, ...] | None) -> None:
+    def _assign(self, statement: ir.Assign, names: tuple[str, ...] | None, setter: ir.Function | None = None) -> None:
         """A module-level variable; a placeholder such as None gives way to what is assigned later."""
         for target in statement.targets:
             if isinstance(target, ir.Collection) and statement.value is not None:
                 for index, part in enumerate(target.items):
                     value = _part(statement.value, index)
-                    self._assign(statement._replace(targets=(part,), value=value), names)
+                    self._assign(statement._replace(targets=(part,), value=value), names, setter)
             if not isinstance(target, ir.Name) or len(target.path) != 1:
+                # What is called otherwise need not have been read wherever it is used.
+                path = path_of(target)
+                is_made = setter is None and isinstance(statement.value, ir.Call)
+                if is_made and len(path) == 2 and "session" in path[1].lower():
+                    self.attributes[".".join(path)] = statement
                 continue
             name = target.path[0]
             if names is not None and name not in names:
@@ -92,20 +103,22 @@ class Module:
                     if known is None or known.annotation is None
                     else statement._replace(annotation=known.annotation)
                 )
+                if setter is not None:
+                    self.setters[name] = setter
 
-    def _collect_nested(self, body: tuple[ir.Stmt, ...]) -> None:
+    def _collect_nested(self, function: ir.Function) -> None:
         """Functions in functions, the imports that functions make, and the globals that they set."""
         global_names: tuple[str, ...] = ()
-        for statement in ir.statements(body):
+        for statement in ir.statements(function.body):
             if isinstance(statement, ir.Scope):
                 global_names += statement.names
             elif isinstance(statement, ir.Assign) and global_names:
-                self._assign(statement, global_names)
+                self._assign(statement, global_names, function)
             if isinstance(statement, ir.Define):
                 definition = statement.definition
                 if isinstance(definition, ir.Function):
                     self.functions[definition.qualname] = definition
-                    self._collect_nested(definition.body)
+                    self._collect_nested(definition)
                 else:
                     self.classes[definition.qualname] = definition
                     self._collect_members(definition)
@@ -128,7 +141,7 @@ class Module:
                 member = statement.definition
                 if isinstance(member, ir.Function):
                     self.functions[member.qualname] = member
-                    self._collect_nested(member.body)
+                    self._collect_nested(member)
                 else:
                     self.classes[member.qualname] = member
                     self._collect_members(member)
@@ -289,7 +302,9 @@ class SymbolTable:
                 reference = ClassRef(module, module.classes[qualname])
                 return reference if length == len(path) else self._member(reference, path[length:], depth)
         if head in module.variables:
-            return VariableRef(module, head, module.variables[head]) if len(path) == 1 else None
+            known = module.variables if len(path) == 1 else module.attributes
+            name = ".".join(path)
+            return VariableRef(module, name, known[name]) if name in known else None
         if head in module.imports:
             return self.resolve_dotted(".".join([module.imports[head], *path[1:]]), module, depth + 1)
         for star in module.stars:

@@ -111,6 +111,11 @@ class Statics:
                 outside = outside or self.external(symbol.name)
                 continue
             value = self.symbol(symbol)
+            if length > 1 and isinstance(symbol, VariableRef) and "." in symbol.name:
+                # What `app` is may say more about its attribute than what the module puts there.
+                is_extended = isinstance(self.name(module, path[: length - 1]), Extension)
+                if is_extended or not isinstance(value, (Registry, Factory)):
+                    continue
             for attribute in path[length:]:
                 value = self.attribute(value, attribute)
             return value
@@ -136,6 +141,11 @@ class Statics:
         self.busy.add(key)
         assignment = symbol.assignment
         value = self.expression(symbol.module, assignment.value) if assignment.value is not None else None
+        setter = symbol.module.setters.get(symbol.name)
+        if value is None and setter is not None and isinstance(assignment.value, ir.Call):
+            # `global session` in a function that makes its factory, too.
+            local = self.results.locals(FunctionRef(symbol.module, setter))
+            value = self.expression(symbol.module, assignment.value, local)
         if value is None and assignment.annotation is not None:
             value = self.annotations.instance(symbol.module, assignment.annotation)
         value = named(value, key)

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 _MAX_DEPTH = 6
 """How many calls deep the handler is looked for."""
 
+_ALWAYS = (ir.Constant(True), ir.Constant(1))
+_OPENED = (result.LOCAL, result.PROVIDED, result.ITERATED)
 _SAVING = (operations.FLUSH, operations.COMMIT)
 _CATCHING_ALL = ("Exception", "BaseException", "SQLAlchemyError", "InvalidRequestError", "PendingRollbackError")
 """Handlers of these catch what the use of a failed session raises."""
@@ -112,7 +114,8 @@ class Swallows:
                 swallower = self.swallower(flow, use.event.identity, use.event.session)
                 swallowed = swallower.session.witness.swallowed
                 if swallower.flow is not flow and swallowed is not None:
-                    if use.event.session.transaction != FAILED and not _is_attempt(use.event):
+                    is_sure = use.event.session.transaction == FAILED or _goes_on_for_ever(flow, use.event)
+                    if not is_sure and not _is_attempt(use.event):
                         use = use._replace(confidence=self._of_reads(flow, use.event.identity, swallower))
                     if self._asks(flow, use.event):
                         use = use._replace(confidence=Confidence.POSSIBLE)
@@ -164,7 +167,7 @@ class Swallows:
             if self._project.outlives(event.session):
                 certainty = Confidence.POSSIBLE
             elif event.session.transaction != FAILED:
-                is_meant = not _is_attempt(event) and self._is_meant(flow, event)
+                is_meant = _goes_on_for_ever(flow, event) or (not _is_attempt(event) and self._is_meant(flow, event))
                 certainty = certainty.at_most(Confidence.LIKELY if is_meant else Confidence.POSSIBLE)
             yield Reuse(event, event.session, certainty)
 
@@ -253,6 +256,24 @@ def _is_attempt(event: Event) -> bool:
             for frame in event.frames
         ]
     )
+
+
+def _goes_on_for_ever(flow: FunctionFlow, event: Event) -> bool:
+    """Whether the next turn of an endless loop finds a session as the last one has left it.
+
+    There a read is bound to fail some day, when the database is restarted, and all further ones with it.
+    """
+    assert event.session is not None
+    swallowed, info = event.session.witness.swallowed, flow.sessions[event.identity]
+    for frame in event.frames:
+        loop = frame.node
+        if isinstance(loop, ir.While) and loop.test in _ALWAYS and swallowed is not None:
+            leaves = any([isinstance(each, (ir.Break, ir.Return)) for each in ir.statements(loop.body)])
+            is_of_turn = info.origin in _OPENED and ir.within(info.place, loop.place)
+            is_next = ir.within(swallowed.place, loop.place) and event.place <= swallowed.place
+            if is_next and not leaves and not is_of_turn:
+                return True
+    return False
 
 
 def _is_retry_loop(loop: ir.For | ir.While) -> bool:
