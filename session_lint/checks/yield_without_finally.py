@@ -30,7 +30,7 @@ def check(context: Context) -> Iterator[Finding]:
             if event.kind != result.YIELDED or not event.identity or event.identity in told:
                 continue
             way = _exposed(flow, event)
-            if way is not None:
+            if way is not None and not _is_removed(context, flow, event):
                 told.add(event.identity)
                 yield _finding(context, flow, event, way)
 
@@ -60,6 +60,13 @@ def _exposed(flow: FunctionFlow, event: Event) -> Exit | None:
     else:
         return None
     return bad[0] if bad else None
+
+
+def _is_removed(context: Context, flow: FunctionFlow, event: Event) -> bool:
+    """Whether what ends a request removes the scoped session, however the provider was left."""
+    info = flow.sessions[event.identity]
+    is_scoped = info.origin == result.AMBIENT and info.identity[0] == "~"
+    return is_scoped and context.project.scopes.is_removed_by_hook(info.identity[1:], flow.reference.function)
 
 
 def _is_left_alike(way: Exit, ways: list[Exit], identity: Path) -> bool:
