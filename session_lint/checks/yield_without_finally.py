@@ -95,6 +95,8 @@ def _finding(context: Context, flow: FunctionFlow, event: Event, way: Exit) -> F
     session = way.state.sessions[event.identity]
     end = Mark(event.place, f"an exception of the user leaves {function.name} here")
     confidence = certainty(info, Confidence.LIKELY if info.origin != result.LOCAL else Confidence.CERTAIN)
+    if info.origin == result.ATTRIBUTE and info.identity[-1] == "()":
+        confidence = Confidence.POSSIBLE  # A function finds it somewhere, and whoever keeps it there may well close it.
     trail: list[Mark | Step] = [*history(session, "opened")]
     for reference, exposure in users[:1]:
         module, place = exposure.reference.module, exposure.place
