@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from session_lint import ir
 from session_lint.checks._leaks import confidence_of
 from session_lint.checks.context import Context, step_at
 from session_lint.findings import Confidence, Finding, Step
 from session_lint.flow import result
 from session_lint.flow.result import FunctionFlow
 from session_lint.flow.state import OPEN, Mark
-from session_lint.ir_queries import me_of
+from session_lint.ir_queries import me_of, path_of
 from session_lint.project import lifetimes
 from session_lint.project.modules import ClassRef, FunctionRef
 
@@ -43,7 +44,7 @@ def _held(context: Context, reference: ClassRef, name: str) -> Iterator[Finding]
     if context.project.lifetimes.outlives_calls(reference):
         return  # SES208 tells about it
     user = next(_users(context, reference, name), None)
-    maker = next(_makers(context, reference), None)
+    maker = next(_makers(context, reference, _handed_in(making.function, name)), None)
     if flow is None or user is None or maker is None:
         return
     message = (
@@ -75,8 +76,41 @@ def _users(context: Context, reference: ClassRef, name: str) -> Iterator[tuple[F
                 yield flow, session.witness.used or Mark(function.place, f"{flow.name} uses it here")
 
 
-def _makers(context: Context, reference: ClassRef) -> Iterator[Step]:
-    """Where an object is made that does not outlive the call."""
+def _makers(context: Context, reference: ClassRef, handed_in: dict[str, int]) -> Iterator[Step]:
+    """Where an object is made that does not outlive the call, and opens its session itself."""
     for making in context.project.lifetimes.makings(reference):
-        if making.life == lifetimes.CALL:
+        if making.life == lifetimes.CALL and not _is_given(making.given, handed_in):
             yield step_at(making.module, making.place, f"{making.maker} makes one here")
+
+
+def _handed_in(constructor: ir.Function, name: str) -> dict[str, int]:
+    """The parameters that the attribute is filled with instead, by their positions: `session or new_session()`."""
+    values = [
+        statement.value
+        for statement in ir.statements(constructor.body)
+        if isinstance(statement, ir.Assign) and (me_of(constructor), name) in map(path_of, statement.targets)
+    ]
+    parts: list[ir.Expr | None] = []
+    for value in values:
+        parts.append(value)
+        if isinstance(value, ir.Boolean):
+            parts += [value.left, value.right]
+        elif isinstance(value, ir.Conditional):
+            parts += [value.then, value.other]
+    paths = {part.path for part in parts if isinstance(part, ir.Name)}
+    return {
+        parameter.name: position
+        for position, parameter in enumerate(constructor.parameters[1:])
+        if (parameter.name,) in paths
+    }
+
+
+def _is_given(arguments: tuple[ir.Argument, ...], handed_in: dict[str, int]) -> bool:
+    """Whether whoever makes the object hands the session in."""
+    return any(
+        [
+            argument.value != ir.Constant(None)
+            and (argument.name in handed_in or (argument.name is None and position in handed_in.values()))
+            for position, argument in enumerate(arguments)
+        ]
+    )

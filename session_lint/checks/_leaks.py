@@ -11,7 +11,7 @@ from session_lint.flow import errors, result
 from session_lint.flow.effects import leaks
 from session_lint.flow.result import Exit, FunctionFlow, SessionInfo
 from session_lint.flow.state import CLOSED, Mark
-from session_lint.flow.values import Path
+from session_lint.flow.values import Path, Query
 from session_lint.ir_queries import decorator_name, last_name
 
 _COMMAND_LINE = ("command", "callback", "main", "cli")
@@ -27,7 +27,8 @@ def leak_findings(context: Context, role: str) -> Iterator[Finding]:
                 continue
             if event.kind == result.UNNAMED:
                 told.add(event.identity)
-                yield _unnamed(context, flow, info)
+                if not _is_part(context, flow, info):
+                    yield _unnamed(context, flow, info)
             elif event.kind == result.OVERWRITTEN and event.session is not None:
                 told.add(event.identity)
                 message = (
@@ -93,6 +94,25 @@ def _unnamed(context: Context, flow: FunctionFlow, info: SessionInfo) -> Finding
         "give it a name with `with`"
     )
     return context.finding(flow, info.place, message, confidence_of(flow, info))
+
+
+def _is_part(context: Context, flow: FunctionFlow, info: SessionInfo) -> bool:
+    """Whether a query is all that leaves the function, and whoever calls it gives that to a session of his own."""
+    given = [way.value for way in flow.exits if way.error is None]
+    if not all([isinstance(value, Query) and value.identity == info.identity for value in given]):
+        return False
+    if any([way.error is None and leaks(way.state.sessions[info.identity]) for way in flow.exits]):
+        return False
+    name = flow.reference.function.name
+    calls = [
+        part
+        for module in context.project.table.modules
+        for part in context.project.expressions(module)
+        if isinstance(part, ir.Call)
+    ]
+    used = [call for call in calls if last_name(call.function) == name]
+    handed = [argument.value for call in calls for argument in call.arguments]
+    return bool(used) and all([call in handed for call in used])
 
 
 def _leaking(context: Context, flow: FunctionFlow, info: SessionInfo) -> Iterator[Finding]:

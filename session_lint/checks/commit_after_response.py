@@ -7,10 +7,11 @@ from typing import NamedTuple
 
 from session_lint import ir
 from session_lint.checks import rule
+from session_lint.checks._error_answers import error_status
 from session_lint.checks.context import Context, certainty, history, step_at
 from session_lint.findings import Confidence, Finding, Severity, Step
 from session_lint.flow import result
-from session_lint.flow.result import Event, FunctionFlow
+from session_lint.flow.result import Event, Exit, FunctionFlow
 from session_lint.flow.state import Mark, SessionState
 from session_lint.flow.values import Path
 from session_lint.ir_queries import decorator_name
@@ -70,13 +71,18 @@ def _writers(context: Context, provider: FunctionRef, depth: int) -> Iterator[Wr
                 session
                 for way in flow.exits
                 for identity, session in way.state.sessions.items()
-                if way.error is None and identity[0] == path[0] and session.touched
+                if way.error is None and identity[0] == path[0] and session.touched and not _is_refused(reference, way)
             ]
             written = [session for session in left if session.dirty]
             undone = written or [session for session in left if session.handed or not session.reset]
             if undone:
                 yield Writer(reference, undone[0], bool(written))
         yield from _writers(context, reference, depth + 1)
+
+
+def _is_refused(reference: FunctionRef, way: Exit) -> bool:
+    """Whether the client is told that it failed: that the half of it is committed then is SES114's matter."""
+    return error_status(reference.function.body, way.place) is not None
 
 
 def _answers_nobody(function: ir.Function) -> bool:

@@ -84,7 +84,8 @@ def _is_other_work(flow: FunctionFlow, loss: Loss, attempt: ir.Try, rollback: Ev
     """Whether more is lost than what was tried: by a loop, or by a write that was not the only one."""
     wrote = _done_at(flow, loss.wrote.place)
     if loss.again:
-        return not _is_left_for_another_turn(wrote, rollback)
+        retries = _is_last(attempt) and _all_within(wrote, attempt) and _is_tried_again(wrote, attempt, rollback)
+        return not retries and not _is_left_for_another_turn(wrote, rollback)
     if _all_within(wrote, attempt) or _is_tried_again(wrote, attempt, rollback):
         return False
     first, last = min(wrote), attempt.body[-1].place
@@ -128,6 +129,11 @@ def _is_tried_again(wrote: list[ir.Place], attempt: ir.Try, rollback: Event) -> 
             leaves = any([isinstance(statement, (ir.Return, ir.Break)) for statement in succeeding])
             return leaves and _all_within(wrote, frame.node)
     return False
+
+
+def _is_last(attempt: ir.Try) -> bool:
+    """Whether what follows the last step of the attempt is the way out of the loop: the loop is not over items."""
+    return isinstance((attempt.orelse or attempt.body)[-1], (ir.Return, ir.Break))
 
 
 def _is_left_for_another_turn(wrote: list[ir.Place], rollback: Event) -> bool:

@@ -3,35 +3,44 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from operator import attrgetter
 
 from session_lint import ir
 from session_lint.checks import rule
+from session_lint.checks._building import Building, roots
 from session_lint.checks.context import Context, certainty
 from session_lint.findings import Confidence, Finding, Severity
 from session_lint.flow import result
 from session_lint.flow.result import Event, FunctionFlow
 from session_lint.flow.state import Mark
 from session_lint.flow.values import Path
-from session_lint.ir_queries import bound_paths, handled_calls, last_name, makes_calls, path_of, precedes
+from session_lint.ir_queries import handled_calls, last_name, makes_calls, path_of, precedes
+
+_MOST = 200
+"""How many commits of one function are looked at: what has more is a list of rows for a new database."""
 
 
 @rule("SES103", "multi-write-without-begin", Severity.WARNING)
 def check(context: Context) -> Iterator[Finding]:
     for flow in context.flows():
         found: dict[Path, Finding] = {}
-        for event in sorted(flow.events, key=lambda event: event.place):
+        commits = sorted([event for event in flow.events if event.kind == result.COMMITTED], key=attrgetter("place"))
+        if len(commits) < 2:
+            continue
+        building = Building(flow.reference.function)
+        for event in commits[:_MOST]:
             known = found.get(event.identity)
-            if event.kind != result.COMMITTED or (known is not None and known.confidence != Confidence.POSSIBLE):
+            if known is not None and known.confidence != Confidence.POSSIBLE:
                 continue
             for first in _commits_before(flow, event):
-                finding = _judge(context, flow, first, event)
+                finding = _judge(context, flow, building, first, event)
                 # One is told for each session: the first of which it shows that both steps belong together.
                 if finding is not None and (known is None or finding.confidence != Confidence.POSSIBLE):
                     found[event.identity] = known = finding
         yield from found.values()
 
 
-def _judge(context: Context, flow: FunctionFlow, first: Event, second: Event) -> Finding | None:
+def _judge(context: Context, flow: FunctionFlow, building: Building, first: Event, second: Event) -> Finding | None:
     """The finding for two commits, if both commit something."""
     if second.session is None:
         return None
@@ -43,7 +52,7 @@ def _judge(context: Context, flow: FunctionFlow, first: Event, second: Event) ->
     if not earlier or not later or _is_split(flow, first):
         return None
     info = flow.sessions[second.identity]
-    depends = _built_on(flow, earlier, [write for write in later if not _only_changes(context, flow, write)])
+    depends = building.on(earlier, [write for write in later if not _only_changes(context, flow, write)])
     # That both steps belong together shows where one builds on the other, here and not somewhere in a
     # callee, or where the author rolls back around both.
     direct = all([write.detail in (None, result.CHANGE) for write in (*earlier, *later)])
@@ -130,7 +139,7 @@ def _is_undone(context: Context, flow: FunctionFlow, second: Event, depends: set
     for frame in second.frames:
         if frame.kind == "try" and isinstance(frame.node, ir.Try):
             for call in handled_calls(frame.node):
-                given = {name for argument in call.arguments for name in _roots(argument.value)}
+                given = {name for argument in call.arguments for name in roots(argument.value)}
                 if given & depends and _deletes(context, flow, call):
                     return True
     return False
@@ -194,78 +203,3 @@ def _only_changes(context: Context, flow: FunctionFlow, write: Event) -> bool:
             for callee in callees
         ]
     )
-
-
-def _built_on(flow: FunctionFlow, earlier: list[Event], later: list[Event]) -> set[str]:
-    """The objects of the first unit of work that something else in the second is made from."""
-    # What was only changed was there before, and need not be undone for what follows: it is not what this builds on.
-    earlier = [write for write in earlier if write.detail != result.CHANGE]
-    changes = {write.place for write in later if write.detail == result.CHANGE}
-    made: dict[str, set[str]] = {}
-    written: set[str] = set()
-    used: set[str] = set()
-    objects: set[str] = set()
-    for statement in ir.statements(flow.reference.function.body):
-        if isinstance(statement, ir.Assign) and statement.value is not None:
-            for target in statement.targets:
-                if isinstance(target, ir.Name) and len(target.path) == 1:
-                    made.setdefault(target.path[0], set()).update(_roots(statement.value))
-                    if _makes_object(statement.value):
-                        objects.add(target.path[0])
-            if statement.place in changes:
-                # `message.state = "sent"` writes down what has become of the message.
-                used |= _roots(statement.value) - {path[0] for item in statement.targets for path in bound_paths(item)}
-        for part in ir.expressions(statement) if isinstance(statement, (ir.Expression, ir.Assign, ir.Return)) else ():
-            if not isinstance(part, ir.Call):
-                continue
-            if any([part.place == write.place for write in earlier]):
-                given = {name for argument in part.arguments for name in _roots(argument.value)}
-                # Plain values that another function is given, too, are not what it makes.
-                is_direct = any([part.place == write.place and write.detail is None for write in earlier])
-                written |= given if is_direct else given & objects
-                if isinstance(statement, ir.Assign):
-                    written |= {target.path[0] for target in statement.targets if isinstance(target, ir.Name)}
-            elif part.place in changes:
-                used |= _roots(part) - _changed(part)
-            elif any([part.place == write.place for write in later]):
-                for argument in part.arguments:
-                    if isinstance(argument.value, ir.Name) and any([write.detail is None for write in later]):
-                        used |= made.get(argument.value.path[0], set())
-                    else:
-                        used |= _roots(argument.value)
-    parameters = {parameter.name for parameter in flow.reference.function.parameters}
-    return {name for name in written & used if name in made} - parameters - _renewed(flow, earlier, later)
-
-
-def _renewed(flow: FunctionFlow, earlier: list[Event], later: list[Event]) -> set[str]:
-    """The names that stand for something else, made without them, in the second unit of work."""
-    if not earlier or not later:
-        return set()
-    start, end = max([write.place for write in earlier]), max([write.place for write in later])
-    return {
-        target.path[0]
-        for statement in ir.statements(flow.reference.function.body)
-        if isinstance(statement, ir.Assign) and statement.value is not None and start < statement.place < end
-        for target in statement.targets
-        if isinstance(target, ir.Name) and len(target.path) == 1 and target.path[0] not in _roots(statement.value)
-    }
-
-
-def _changed(call: ir.Call) -> set[str]:
-    """The object that a call changes: `user.groups.append(group)`, `setattr(user, key, value)`."""
-    path = path_of(call.function)
-    return set(path[:1]) if len(path) > 1 else _roots(call.arguments[0].value)
-
-
-def _makes_object(node: ir.Expr) -> bool:
-    return isinstance(node, ir.Call) and last_name(node.function)[:1].isupper()
-
-
-def _roots(node: ir.Expr) -> set[str]:
-    names = {part.path[0] for part in ir.expressions(node) if isinstance(part, ir.Name)}
-    called = {
-        part.function.path[0]
-        for part in ir.expressions(node)
-        if isinstance(part, ir.Call) and isinstance(part.function, ir.Name)
-    }
-    return names - called

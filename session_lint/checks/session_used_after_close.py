@@ -54,7 +54,10 @@ def check(context: Context) -> Iterator[Finding]:
                     "use the session inside its with block, or open a new one"
                 )
             trail = [*history(event.session, "opened", "ended"), Mark(event.place, f"{event.text} uses it here")]
-            yield context.finding(flow, event.place, message, confidence_of(flow, info), trail)
+            confidence = confidence_of(flow, info)
+            if commits and info.origin == result.PROVIDED and info.provider is None:
+                confidence = Confidence.POSSIBLE  # What its manager does at the end is not seen: most of them commit.
+            yield context.finding(flow, event.place, message, confidence, trail)
         yield from _returned(context, flow)
 
 

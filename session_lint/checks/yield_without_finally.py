@@ -30,7 +30,7 @@ def check(context: Context) -> Iterator[Finding]:
             if event.kind != result.YIELDED or not event.identity or event.identity in told:
                 continue
             way = _exposed(flow, event)
-            if way is not None:
+            if way is not None and not _is_removed(context, flow, event):
                 told.add(event.identity)
                 yield _finding(context, flow, event, way)
 
@@ -62,6 +62,13 @@ def _exposed(flow: FunctionFlow, event: Event) -> Exit | None:
     return bad[0] if bad else None
 
 
+def _is_removed(context: Context, flow: FunctionFlow, event: Event) -> bool:
+    """Whether what ends a request removes the scoped session, however the provider was left."""
+    info = flow.sessions[event.identity]
+    is_scoped = info.origin == result.AMBIENT and info.identity[0] == "~"
+    return is_scoped and context.project.scopes.is_removed_by_hook(info.identity[1:], flow.reference.function)
+
+
 def _is_left_alike(way: Exit, ways: list[Exit], identity: Path) -> bool:
     """Whether a condition decides about closing, and does so after the same error just as when all goes well."""
     normal = [other.state.sessions[identity] for other in ways if other.error is None]
@@ -88,6 +95,8 @@ def _finding(context: Context, flow: FunctionFlow, event: Event, way: Exit) -> F
     session = way.state.sessions[event.identity]
     end = Mark(event.place, f"an exception of the user leaves {function.name} here")
     confidence = certainty(info, Confidence.LIKELY if info.origin != result.LOCAL else Confidence.CERTAIN)
+    if info.origin == result.ATTRIBUTE and info.identity[-1] == "()":
+        confidence = Confidence.POSSIBLE  # A function finds it somewhere, and whoever keeps it there may well close it.
     trail: list[Mark | Step] = [*history(session, "opened")]
     for reference, exposure in users[:1]:
         module, place = exposure.reference.module, exposure.place

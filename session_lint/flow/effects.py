@@ -240,9 +240,14 @@ class Effects:
             self.event(result.LOST, mark.place, identity, mark.text, session, str(session.witness.lost.place))
             session = session.mark(lost=None, wrote=None, again=None)
         wrote = session.witness.wrote
-        if session.dirty and wrote is not None and mark.place <= wrote.place:
+        if session.dirty and wrote is not None and mark.place <= wrote.place and self.is_here(wrote.place):
             session = session.mark(again=mark)
         return session
+
+    def is_here(self, place: ir.Place) -> bool:
+        """Whether a place is this very function's: those of nested ones say nothing of the order of what is done."""
+        nested = [each.place for each in ir.statements(self.function.body) if isinstance(each, ir.Define)]
+        return ir.within(place, self.function.place) and not any([ir.within(place, each) for each in nested])
 
     def check_use(
         self,

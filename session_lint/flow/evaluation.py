@@ -222,6 +222,7 @@ class Evaluation(Conditions):
                 for after, value in self.evaluate(generator.iterable, before, outcome, "iterated"):
                     if value == Truth(False):
                         pairs.append((after, None))
+                    if value in (Truth(False), Const(None)):  # The one has no turns, the other raises a TypeError.
                         continue
                     element = element_of(value, after) if isinstance(generator.target, ir.Name) else None
                     for ready in self.iterate(value, after, self.statement, outcome):

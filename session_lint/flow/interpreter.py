@@ -301,6 +301,7 @@ class Interpreter(Exceptions):
             for after, value in self.evaluate(node.iterable, state, outcome, "iterated"):
                 if value == Truth(False):
                     done.add(after)
+                if value in (Truth(False), Const(None)):  # The one has no turns, the other raises a TypeError.
                     continue
                 elements.add(element_of(value, after))
                 iterated = self.iterate_generator(node, value, after, outcome)

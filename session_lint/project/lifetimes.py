@@ -27,12 +27,13 @@ _NEUTRAL = frozenset({"abc", "object", "typing", "typing_extensions", "builtins"
 
 
 class Making(NamedTuple):
-    """A place where an object of a class is made. maker: who makes it. life: one of the constants."""
+    """A place where an object of a class is made. maker: who makes it. life: one of the constants. given: arguments."""
 
     module: Module
     maker: str
     place: ir.Place
     life: str
+    given: tuple[ir.Argument, ...] = ()
 
 
 class _Site(NamedTuple):
@@ -92,7 +93,7 @@ class Lifetimes:
                 value = self._project.statics.expression(site.module, site.call.function)
                 if isinstance(value, ClassValue) and reference in self._project.table.ancestors(value.reference):
                     maker = site.function.name if site.function is not None else site.module.name
-                    yield Making(site.module, maker, site.call.place, self._life(site))
+                    yield Making(site.module, maker, site.call.place, self._life(site), site.call.arguments)
 
     def _called(self, name: str) -> list[_Site]:
         if self._sites is None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from session_lint import ir
 from session_lint.flow.values import Extension, Path, Registry, Value
-from session_lint.ir_queries import decorator_name, words
+from session_lint.ir_queries import decorator_name, last_name, words
 from session_lint.project import shapes
 from session_lint.project.entry_points import MESSAGE, REQUEST, Entry
 from session_lint.project.modules import FunctionRef, Module
@@ -176,7 +176,8 @@ class Scopes:
         if any([decorator_name(decorator) in _HOOKS for decorator in function.decorators]):
             return True
         definition = module.classes.get(function.owner or "")
-        if definition is not None and "middleware" in definition.name.lower():
+        kinds = [definition.name, *map(last_name, definition.bases)] if definition is not None else []
+        if any(["middleware" in kind.lower() for kind in kinds]):
             return True
         callers = self._project.entry_points.reaching([FunctionRef(module, function)])
         return bool(callers) and all([caller.kind == REQUEST for caller in callers])
