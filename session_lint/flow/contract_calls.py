@@ -42,7 +42,7 @@ from session_lint.flow.values import (
     carries_session,
     direct_sessions,
 )
-from session_lint.ir_queries import has_decorator, me_of
+from session_lint.ir_queries import has_decorator, me_of, path_of
 from session_lint.project.keywords import taken_out
 from session_lint.project.modules import FunctionRef
 from session_lint.project.passing import leaves_alone
@@ -135,6 +135,23 @@ class ContractCalls(ForeignCalls):
             if identity is not None and identity in state.sessions:
                 identities[root] = identity
         return state, identities
+
+    def sessions_within(
+        self, contract: Contract, taken: dict[str, Argument], roots: dict[Path, Path], state: State, place: ir.Place
+    ) -> State:
+        """Add to the roots what a callee finds in an object of which nothing is known, and we as well: `db.session`."""
+        seen = self.project.statics.usage(self.flow.reference)
+        for root in contract.roots:
+            if root in roots or len(root) != 2 or root[0] not in taken or taken[root[0]][1] is not None:
+                continue
+            info, path = contract.infos[root], path_of(taken[root[0]][2])
+            identity = (*path, root[1])
+            if len(path) == 1 and info.origin == result.ATTRIBUTE and identity in seen:
+                if identity not in state.sessions:
+                    info = SessionInfo(identity, ".".join(identity), result.ATTRIBUTE, info.type, place)
+                    state = self.track(info, SessionState(), state)
+                roots[root] = identity
+        return state
 
     def unknown_to(
         self, contract: Contract, reference: FunctionRef, bindings: tuple[tuple[str, Value], ...]

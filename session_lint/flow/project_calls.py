@@ -100,6 +100,7 @@ class ProjectCalls(ContractCalls):
             return self.unknown_call(node, arguments, state, outcome, label, False)
         self.cancellation_known = function.is_async
         state, roots = self.sessions_behind(contract, dict(bindings), callee.receiver, state, node.place)
+        state = self.sessions_within(contract, self.taken_by(callee, arguments), roots, state, node.place)
         handed.update(roots)
         self.note_handing(reference, node.place, handed)
         self.note_invocation(reference, constants, handed.values(), state)
