@@ -9,6 +9,7 @@ from session_lint import ir
 from session_lint.flow.result import COMMITTED, INJECTED, PARAMETER, Exit, FunctionFlow
 from session_lint.flow.state import BROKEN, CUT, OPEN
 from session_lint.flow.values import Path
+from session_lint.ir_queries import last_name, me_of
 from session_lint.project.mentions import Mentions
 from session_lint.project.modules import ClassRef, FunctionRef
 
@@ -90,6 +91,20 @@ class CallGraph:
     def is_called(self, reference: FunctionRef) -> bool:
         """Whether some function seems to call it, with a session that is seen or without."""
         return bool(self.callers(reference) or self._mentions.callers(reference))
+
+    def is_left_out(self, reference: FunctionRef, identity: Path) -> bool:
+        """Whether a session is one that callers need not give, and that none of those who are seen does give."""
+        function = reference.function
+        positions = {parameter.name: at for at, parameter in enumerate(function.parameters)}
+        at = positions.get(identity[0])
+        if at is None or function.parameters[at].default != ir.Constant(None):
+            return False
+        callers = self._mentions.callers(reference)
+        at -= bool(me_of(function))
+        bodies = self._project.table.bodies
+        calls = [call for caller in callers or () for call in bodies.calls(caller.function.body)]
+        own = [call for call in calls if last_name(call.function) == function.name]
+        return bool(own) and not any([_gives(call, identity[0], at) for call in own])
 
     def _overridden(self, reference: FunctionRef) -> Iterator[FunctionRef]:
         module, function = reference
@@ -214,6 +229,13 @@ class CallGraph:
                     reached += [known[callee]] if callee in known else []
             waiting = reached
         return begun
+
+
+def _gives(call: ir.Call, name: str, position: int) -> bool:
+    """Whether a call may give something for a parameter."""
+    if any([argument.name in (name, "*", "**") and argument.value != ir.Constant(None) for argument in call.arguments]):
+        return True
+    return len([argument for argument in call.arguments if argument.name is None]) > position
 
 
 def _calls_in(flows: Iterable[FunctionFlow]) -> dict[int, list[tuple[Path, Caller]]]:

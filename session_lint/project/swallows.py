@@ -24,6 +24,7 @@ _MAX_DEPTH = 6
 
 _ALWAYS = (ir.Constant(True), ir.Constant(1))
 _OPENED = (result.LOCAL, result.PROVIDED, result.ITERATED)
+_GIVEN = (result.PARAMETER, result.ATTRIBUTE)
 _SAVING = (operations.FLUSH, operations.COMMIT)
 _CATCHING_ALL = ("Exception", "BaseException", "SQLAlchemyError", "InvalidRequestError", "PendingRollbackError")
 """Handlers of these catch what the use of a failed session raises."""
@@ -161,7 +162,10 @@ class Swallows:
             if key in seen or _clears_up(event):
                 continue
             seen.add(key)
-            certainty = flow.sessions[event.identity].certainty.at_most(event.session.certainty)
+            info = flow.sessions[event.identity]
+            certainty = info.certainty.at_most(event.session.certainty)
+            if info.origin in _GIVEN and self._project.call_graph.is_left_out(flow.reference, event.identity):
+                certainty = Confidence.POSSIBLE
             if event.detail == operations.LOAD:
                 certainty = certainty.at_most(Confidence.LIKELY)
             if self._project.outlives(event.session):
