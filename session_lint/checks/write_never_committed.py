@@ -155,10 +155,11 @@ def _lost(flow: FunctionFlow, info: SessionInfo) -> SessionState | None:
         if way.error is None and info.identity in way.state.sessions
     ]
     committed = _commits(flow, info)
-    if any([session.handed for session in normal]):
-        return None
     # The session of a loop's earlier turn is not there any more at the end.
     closed = [event.session for event in events if event.kind == result.THROWN_AWAY and event.session is not None]
+    if any([session.handed for session in normal]):
+        # Who gets it elsewhere may commit it, but does not get it in a branch that is left before.
+        normal, closed = [], [session for session in closed if _is_left(flow, info, session)]
     for session in (*normal, *closed):
         if session.dirty and session.transaction in (CLOSED, ENTRY, NONE, OPEN):
             wrote = session.witness.wrote
@@ -182,6 +183,11 @@ def _may_take(flow: FunctionFlow, info: SessionInfo, commit: Event, wrote: ir.Pl
         and not _excludes(flow, commit.place, wrote)
         and _left_branch(flow, info, commit.place, wrote) is None
     )
+
+
+def _is_left(flow: FunctionFlow, info: SessionInfo, session: SessionState) -> bool:
+    wrote = session.witness.wrote
+    return wrote is not None and _left_branch(flow, info, ir.NOWHERE, wrote.place) is not None
 
 
 def _left_branch(flow: FunctionFlow, info: SessionInfo, commit: ir.Place, wrote: ir.Place) -> ir.If | None:
