@@ -317,7 +317,9 @@ class ContractCalls(ForeignCalls):
                     return state, None
                 state, value = self.materialise(value, state, (*path, name), place, result.ATTRIBUTE)
         if isinstance(value, Registry):
-            state, value = self.materialise(value, state, root, place, result.AMBIENT)
+            # Called what it is everywhere: the callee's `self.session` means nothing here.
+            named = root if value.is_unnamed else value.identity[1:]
+            state, value = self.materialise(value, state, named, place, result.AMBIENT)
         return state, value
 
 

@@ -29,6 +29,7 @@ from session_lint.flow.values import (
     Value,
     carries_session,
     direct_sessions,
+    is_lasting,
     loaded_in,
 )
 from session_lint.ir_queries import call_text, decorator_name, is_abstract, is_hook, last_name, path_of
@@ -333,16 +334,8 @@ class ProjectCalls(ContractCalls):
 
     def construct(self, reference: ClassRef, arguments: Arguments) -> Value:
         """An object of a class of the project, with the sessions that it was given."""
-        fields = []
-        if any([carries_session(value) for _, value, _ in arguments]):
-            stored = self.project.constructors.of(reference)
-            position = 0
-            for name, value, _ in arguments:
-                parameter = stored.parameter(name, position) or ("?" if stored.is_unseen else None)
-                position += name is None
-                if parameter is not None and carries_session(value):
-                    fields += [(field, value) for field in stored.fields.get(parameter, (parameter,))]
-        return Instance(reference, (), tuple(sorted(fields)) if fields else ())
+        given = [(name, value if carries_session(value) or is_lasting(value) else None) for name, value, _ in arguments]
+        return Instance(reference, (), self.project.constructors.kept(reference, given))
 
 
 def _doubted(state: State, place: ir.Place) -> State:

@@ -399,6 +399,11 @@ def carries_session(value: Value) -> bool:
     return isinstance(value, Method) and isinstance(value.owner, Session)
 
 
+def is_lasting(value: Value) -> bool:
+    """Whether a value gives the same session to all who ask for it in one scope."""
+    return isinstance(value, (Registry, Extension))
+
+
 def direct_sessions(value: Value) -> list[Session]:
     """The sessions that whoever gets the value can use at once."""
     if isinstance(value, Session):

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Iterable
+from operator import itemgetter
+from typing import NamedTuple
 
 from session_lint import ir
+from session_lint.flow.values import Value
 from session_lint.ir_queries import last_name
 from session_lint.project.modules import (
     ClassRef,
     SymbolTable,
 )
-
-if TYPE_CHECKING:
-    pass
 
 
 class Constructor(NamedTuple):
@@ -46,6 +46,21 @@ class Constructors:
             self._constructors[key] = Constructor((), {})
             self._constructors[key] = self._read(reference)
         return self._constructors[key]
+
+    def kept(self, reference: ClassRef, given: Iterable[tuple[str | None, Value]]) -> tuple[tuple[str, Value], ...]:
+        """What a new object keeps, by its attributes. given: the arguments; None for what is of no interest."""
+        given = list(given)
+        if all([value is None for _, value in given]):
+            return ()
+        stored = self.of(reference)
+        fields: list[tuple[str, Value]] = []
+        position = 0
+        for name, value in given:
+            parameter = stored.parameter(name, position) or ("?" if stored.is_unseen else None)
+            position += name is None
+            if parameter is not None and value is not None:
+                fields += [(field, value) for field in stored.fields.get(parameter, (parameter,))]
+        return tuple(sorted(fields, key=itemgetter(0)))
 
     def _read(self, reference: ClassRef) -> Constructor:
         method = self._table.method(reference, "__init__")

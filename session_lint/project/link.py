@@ -21,7 +21,6 @@ from session_lint.project.aliases import Aliases
 from session_lint.project.bodies import Body
 from session_lint.project.call_graph import CallGraph
 from session_lint.project.committers import Committers
-from session_lint.project.constructors import Constructors
 from session_lint.project.databases import aborts_transactions
 from session_lint.project.decorators import Decorators
 from session_lint.project.dependencies import Dependencies
@@ -65,7 +64,7 @@ class Project:
         self.is_whole = is_whole
         self.table = SymbolTable(modules, files, packages)
         self.statics = Statics(self.table, settings)
-        self.constructors = Constructors(self.table)
+        self.constructors = self.statics.constructors
         self.aliases = Aliases(self)
         self.summaries = Summaries(self)
         self.decorators = Decorators(self)

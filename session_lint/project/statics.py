@@ -35,6 +35,7 @@ from session_lint.flow.values import (
     SessionType,
     Value,
     connection_of,
+    is_lasting,
     named,
     opened_with,
 )
@@ -43,6 +44,7 @@ from session_lint.project import shapes
 from session_lint.project import sqlalchemy_names as names
 from session_lint.project.annotations import Annotations
 from session_lint.project.call_sites import CallSites
+from session_lint.project.constructors import Constructors
 from session_lint.project.fields import Fields
 from session_lint.project.mixins import Mixins
 from session_lint.project.modules import (
@@ -79,6 +81,7 @@ class Statics:
         self._symbols: dict[tuple[str, str], Value] = {}
         self.annotations = Annotations(self)
         self.results = Results(self)
+        self.constructors = Constructors(table)
         self.mixins = Mixins(table)
         self.fields = Fields(self)
         self.call_sites = CallSites(self)
@@ -344,7 +347,7 @@ class Statics:
         if isinstance(function, Function):
             return self.results.given_by(function)
         if isinstance(function, ClassValue):
-            return Instance(function.reference, (), ())
+            return Instance(function.reference, (), self._kept(module, function.reference, node, local))
         if isinstance(function, ExternalValue):
             return self._external_call(module, function.name, node, local)
         return None
@@ -381,6 +384,17 @@ class Statics:
         if last in ("partial", "cast", "cached", "run_sync") and node.arguments:
             return first if last == "partial" else None
         return None
+
+    def _kept(
+        self, module: Module, reference: ClassRef, node: ir.Call, local: dict[str, Value] | None
+    ) -> tuple[tuple[str, Value], ...]:
+        """`Repository(db.session)`: the scoped session that a new object keeps. Others live no longer than a call."""
+        if not node.arguments or not self.constructors.of(reference).fields:
+            return ()
+        values = [(item.name, self.expression(module, item.value, local)) for item in node.arguments]
+        return self.constructors.kept(
+            reference, [(name, value if is_lasting(value) else None) for name, value in values]
+        )
 
     def _proxied(self, module: Module, maker: ir.Expr, local: dict[str, Value] | None) -> Value:
         """`LocalProxy(f)` is whatever `f()` finds: no new session for each use of it, or it would be of no use."""
