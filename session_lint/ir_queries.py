@@ -192,6 +192,11 @@ def is_hook(function: ir.Function) -> bool:
 _DOCSTRING_AND_RESULT = 2
 
 
+def is_endless(loop: ir.While) -> bool:
+    """`while True:`, which nothing but a jump leaves."""
+    return loop.test in (ir.Constant(True), ir.Constant(1))
+
+
 def own_expressions(statement: ir.Stmt) -> list[ir.Expr]:
     """The expressions of a statement, without those of the statements in its blocks."""
     found: list[ir.Expr] = []

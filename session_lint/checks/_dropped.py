@@ -60,7 +60,7 @@ def _others_may_commit(context: Context, flow: FunctionFlow, info: SessionInfo, 
         if other.identity != info.identity and other.provider == provider and _is_finished(flow, other):
             return True
     called = {path_of(call.function)[:1] for call in project.table.bodies.calls(flow.reference.function.body)}
-    is_followed = len(info.identity) == 1
+    through_objects = len(info.identity) > 1
     for path, dependency in project.dependencies.of(flow.reference):
         if path != info.identity and path in called:
             # An object that is asked to do something may work with the very same session.
@@ -70,8 +70,8 @@ def _others_may_commit(context: Context, flow: FunctionFlow, info: SessionInfo, 
             if provider in project.dependencies.before(function):
                 if not any([each.identity[:1] == path for each in flow.sessions.values()]):
                     return True
-                is_followed = False
-    return not is_followed and calls_commit(context, flow.reference)
+                through_objects = True
+    return through_objects and calls_commit(context, flow.reference)
 
 
 def _is_finished(flow: FunctionFlow, info: SessionInfo) -> bool:

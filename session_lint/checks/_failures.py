@@ -36,7 +36,7 @@ def failures(context: Context, flow: FunctionFlow) -> list[Failure]:
         return []
     found = []
     for info in flow.sessions.values():
-        if info.origin in (result.LOCAL, result.PROVIDED, result.ITERATED):
+        if info.origin in result.OPENED_HERE:
             continue
         ways = open_ways(flow, info.identity)
         if not ways:

@@ -104,15 +104,11 @@ def _is_part(context: Context, flow: FunctionFlow, info: SessionInfo) -> bool:
     if any([way.error is None and leaks(way.state.sessions[info.identity]) for way in flow.exits]):
         return False
     name = flow.reference.function.name
-    calls = [
-        part
-        for module in context.project.table.modules
-        for part in context.project.expressions(module)
-        if isinstance(part, ir.Call)
-    ]
-    used = [call for call in calls if last_name(call.function) == name]
-    handed = [argument.value for call in calls for argument in call.arguments]
-    return bool(used) and all([call in handed for call in used])
+    project = context.project
+    bodies = [body for module in project.table.modules for body in project.bodies(module)]
+    calls = [call for body in bodies for call in project.table.bodies.calls(body)]
+    used = {id(call) for call in calls if last_name(call.function) == name}
+    return bool(used) and used <= {id(argument.value) for call in calls for argument in call.arguments}
 
 
 def _leaking(context: Context, flow: FunctionFlow, info: SessionInfo) -> Iterator[Finding]:

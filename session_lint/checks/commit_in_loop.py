@@ -153,7 +153,7 @@ def _handles(node: ir.Try) -> bool:
 
 def _works_on_items(flow: FunctionFlow, event: Event, loop: ir.For) -> bool:
     info = flow.sessions[event.identity]
-    if info.origin in (result.LOCAL, result.PROVIDED, result.ITERATED) and ir.within(info.place, loop.place):
+    if info.origin in result.OPENED_HERE and ir.within(info.place, loop.place):
         return False
     words = " ".join([".".join(part.path) for part in ir.expressions(loop.iterable) if isinstance(part, ir.Name)])
     words += " " + " ".join([".".join(part.path) for part in ir.expressions(loop.target) if isinstance(part, ir.Name)])

@@ -190,7 +190,7 @@ def _left_behind(context: Context, flow: FunctionFlow, told: set[tuple[str, ...]
                 continue  # A read: the handler may be for something else, or the callers are seen and use it no more.
             if context.project.swallows.swallower(flow, identity, session).flow is not flow:
                 continue
-            if info.origin in (result.LOCAL, result.PROVIDED, result.ITERATED):
+            if info.origin in result.OPENED_HERE:
                 continue
             told.add(identity)
             yield from _judge_left(context, flow, info, session, way)

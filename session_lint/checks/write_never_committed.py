@@ -48,13 +48,14 @@ def check(context: Context) -> Iterator[Finding]:
                 lost = None if commits_by_itself(context, flow, info.identity) else lost
             dropped = dropped_by(context, flow, info) if lost is not None else None
             if lost is not None and dropped is not None and not _callee_says_otherwise(context, flow, info.identity):
-                told.update([info.provider] if info.provider is not None else ())
+                if info.provider is not None:
+                    told.add(info.provider)
                 yield _finding(context, flow, info, lost, dropped)
 
 
 def _finding(context: Context, flow: FunctionFlow, info: SessionInfo, lost: SessionState, dropped: str) -> Finding:
     name, wrote = flow.reference.function.name, lost.witness.wrote
-    commits = any([event.kind == result.COMMITTED and event.identity == info.identity for event in flow.events])
+    commits = _commits(flow, info)
     never = "does not commit that" if commits else "never commits"
     remedy = "commit before the end"
     if info.origin in (result.LOCAL, result.PROVIDED) and not lost.commits:
@@ -68,7 +69,7 @@ def _finding(context: Context, flow: FunctionFlow, info: SessionInfo, lost: Sess
     writers = _writers(context, flow, info.identity, place)
     # Who changes what it returns may only want it to look like that: `photo.url = signed(photo.url)`.
     since = place if lost.commits else None
-    branches = [_left_branch(flow, info, commit.place, place) for commit in _commits(flow, info)]
+    branches = [_left_branch(flow, info, commit.place, place) for commit in commits]
     branch = next((each for each in branches if each is not None), None)
     is_shown = _only_changes(context, flow, info.identity, since, branch) and (
         _returns_objects(flow) or _only_formats(context, flow, info.identity)

@@ -246,7 +246,8 @@ class Effects:
 
     def is_here(self, place: ir.Place) -> bool:
         """Whether a place is this very function's: those of nested ones say nothing of the order of what is done."""
-        nested = [each.place for each in ir.statements(self.function.body) if isinstance(each, ir.Define)]
+        statements = self.project.table.bodies.statements(self.function.body)
+        nested = [each.place for each in statements if isinstance(each, ir.Define)]
         return ir.within(place, self.function.place) and not any([ir.within(place, each) for each in nested])
 
     def check_use(

@@ -58,7 +58,7 @@ from session_lint.flow.values import (
     Truth,
     Value,
 )
-from session_lint.ir_queries import place_of, words
+from session_lint.ir_queries import is_endless, place_of, words
 from session_lint.project.modules import FunctionRef
 
 if TYPE_CHECKING:
@@ -277,7 +277,7 @@ class Interpreter(Exceptions):
 
     def _while(self, node: ir.While, states: States) -> Outcome:
         outcome = Outcome()
-        forever = node.test in (ir.Constant(True), ir.Constant(1))
+        forever = is_endless(node)
 
         def enter(state: State) -> tuple[list[State], list[State]]:
             inside, done = [], []

@@ -11,8 +11,6 @@ from session_lint.flow.state import BROKEN, NONE, State
 from session_lint.flow.values import Path
 from session_lint.flow.variables import Variables
 
-_OPENED_HERE = (result.LOCAL, result.PROVIDED, result.ITERATED)
-
 
 class Namesakes(Variables):
     """Gives a session that others may call differently the benefit of the doubt."""
@@ -27,7 +25,7 @@ class Namesakes(Variables):
     def _may_be_one(self, identity: Path, other: Path) -> bool:
         """Whether two names may mean one session: of each object it has one, and who has made the object isn't seen."""
         one, another = self.flow.sessions[identity], self.flow.sessions[other]
-        if one.origin in _OPENED_HERE or another.origin in _OPENED_HERE or identity[:-1] == other[:-1]:
+        if one.origin in result.OPENED_HERE or another.origin in result.OPENED_HERE or identity[:-1] == other[:-1]:
             return False
         if one.type.role != another.type.role or one.type.is_async != another.type.is_async:
             return False

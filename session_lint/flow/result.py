@@ -23,6 +23,7 @@ CURRENT = "current"  # what a ContextVar holds for the running task
 AMBIENT = "ambient"  # a scoped_session's current one
 PROVIDED = "provided"  # handed out by a context manager that finishes it
 ITERATED = "iterated"  # handed out by a generator that is looped over or next()ed
+OPENED_HERE = (LOCAL, PROVIDED, ITERATED)
 
 
 class SessionInfo(NamedTuple):

@@ -210,7 +210,7 @@ def replaces(body: tuple[ir.Stmt, ...], name: str) -> bool:
 
 def _opened_inside(info: result.SessionInfo, block: ir.With, item: ir.WithItem) -> bool:
     """Whether a session is opened, and so closed, inside of the block that waits."""
-    if info.origin not in (result.LOCAL, result.PROVIDED, result.ITERATED) or not ir.within(info.place, block.place):
+    if info.origin not in result.OPENED_HERE or not ir.within(info.place, block.place):
         return False
     return info.place[:2] > call_place(item.value, block.place)[:2]
 

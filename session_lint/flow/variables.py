@@ -58,6 +58,7 @@ from session_lint.project.parking import key_of, shown
 if TYPE_CHECKING:
     from session_lint.project.link import Project
 
+_IN_REQUEST = tuple([f"{name}." for name in KEEPERS])
 _LASTING = frozenset(("app", "application"))
 """What lives as long as the process is the business of `project/kept.py`."""
 
@@ -316,7 +317,7 @@ class Variables(Objects):
         if not path or not key_of(target) or not _LASTING.isdisjoint(path):
             return False
         is_given = path[0] in given and path[0] != me_of(self.function)
-        return is_given or path[0] == "g" or self.dotted(path).startswith(tuple([f"{name}." for name in KEEPERS]))
+        return is_given or path[0] == "g" or self.dotted(path).startswith(_IN_REQUEST)
 
     def define(self, definition: ir.Function | ir.Class, state: State) -> State:
         """A nested function or class: what it captures and closes is not this function's to close any more."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from session_lint import ir
 from session_lint.flow import tasks
 from session_lint.flow.values import ClassValue, Closure, Function, Value
-from session_lint.ir_queries import last_name, own_expressions, path_of
+from session_lint.ir_queries import is_endless, last_name, own_expressions, path_of
 from session_lint.project.modules import FunctionRef, Module
 from session_lint.source import entry_words
 
@@ -216,7 +216,7 @@ class EntryPoints:
                 if kind:
                     return kind
         statements = self._project.table.bodies.statements(function.body)
-        if any([isinstance(each, ir.While) and _is_endless(each) for each in statements]):
+        if any([isinstance(each, ir.While) and is_endless(each) for each in statements]):
             return LOOP
         return ""
 
@@ -289,10 +289,6 @@ def _registered(call: ir.Call) -> Iterator[ir.Expr]:
         for part in ir.expressions(argument.value):
             if isinstance(part, ir.Call) and last_name(part.function).endswith(entry_words.HOLDER):
                 yield from [given.value for given in part.arguments]
-
-
-def _is_endless(loop: ir.While) -> bool:
-    return loop.test in (ir.Constant(True), ir.Constant(1))
 
 
 def _is_program(test: ir.Expr) -> bool:

@@ -97,7 +97,7 @@ class Ownership:
             return _worst([owner, self._callers(flow, info)])
         if info.origin == result.INJECTED and self._is_of_settings(flow, info):
             return Owner(CLEANED, "the settings name what provides and closes it", Confidence.LIKELY)
-        if info.origin in (result.LOCAL, result.PROVIDED, result.ITERATED):
+        if info.origin in result.OPENED_HERE:
             return Owner(CLEANED, "it is opened here", Confidence.CERTAIN)
         if info.origin == result.CAPTURED:
             return self._captured(flow, info)
@@ -172,7 +172,7 @@ class Ownership:
         name = caller.reference.function.qualname
         if not open_ways(flow, caller.identity):
             return Owner(CLEANED, f"its caller {name} ends it", info.certainty)
-        if info.origin in (result.LOCAL, result.PROVIDED, result.ITERATED):
+        if info.origin in result.OPENED_HERE:
             return Owner(EXPOSED, f"its caller {name} does not end it", info.certainty)
         owner = self.of(flow, info)
         if owner.verdict == KEPT:

@@ -13,7 +13,7 @@ from session_lint.flow.effects import loses_nothing
 from session_lint.flow.result import Event, Exit, FunctionFlow
 from session_lint.flow.state import BROKEN, FAILED, SessionState
 from session_lint.flow.values import Path
-from session_lint.ir_queries import bound_paths, handled_calls, last_name
+from session_lint.ir_queries import bound_paths, handled_calls, is_endless, last_name
 from session_lint.project.guards import guards_alone, hands_over
 
 if TYPE_CHECKING:
@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 _MAX_DEPTH = 6
 """How many calls deep the handler is looked for."""
 
-_ALWAYS = (ir.Constant(True), ir.Constant(1))
-_OPENED = (result.LOCAL, result.PROVIDED, result.ITERATED)
 _GIVEN = (result.PARAMETER, result.ATTRIBUTE)
 _SAVING = (operations.FLUSH, operations.COMMIT)
 _CATCHING_ALL = ("Exception", "BaseException", "SQLAlchemyError", "InvalidRequestError", "PendingRollbackError")
@@ -271,9 +269,9 @@ def _goes_on_for_ever(flow: FunctionFlow, event: Event) -> bool:
     swallowed, info = event.session.witness.swallowed, flow.sessions[event.identity]
     for frame in event.frames:
         loop = frame.node
-        if isinstance(loop, ir.While) and loop.test in _ALWAYS and swallowed is not None:
+        if isinstance(loop, ir.While) and is_endless(loop) and swallowed is not None:
             leaves = any([isinstance(each, (ir.Break, ir.Return)) for each in ir.statements(loop.body)])
-            is_of_turn = info.origin in _OPENED and ir.within(info.place, loop.place)
+            is_of_turn = info.origin in result.OPENED_HERE and ir.within(info.place, loop.place)
             is_next = ir.within(swallowed.place, loop.place) and event.place <= swallowed.place
             if is_next and not leaves and not is_of_turn:
                 return True

@@ -318,12 +318,14 @@ class _Reader:
         """What mentions a function that a program calls, and does not call it: others may, for as long as they run."""
         begun = [self.text.between(item.lineno, _last_line(item)) for item in programs]
         own = sorted(names.intersection([name for text in begun for name in _BY_NAME.findall(text)]))
-        mention = re.compile(rf"(?<!def )\b(?:{'|'.join(own)})\b(?!\()") if own else None
-        others = [item for item in body if not isinstance(item, (ast.ClassDef, ast.Import, ast.ImportFrom))]
+        if not own:
+            return set()
+        mention = re.compile(rf"(?<!def )\b(?:{'|'.join(own)})\b(?!\()")
         return {
             id(item)
-            for item in (others if mention else ())
-            if mention is not None and mention.search(self.text.between(_first_line(item), _last_line(item)))
+            for item in body
+            if not isinstance(item, (ast.ClassDef, ast.Import, ast.ImportFrom))
+            and mention.search(self.text.between(_first_line(item), _last_line(item)))
         }
 
     def _has_init_session(self, statement: ast.ClassDef) -> bool:
