@@ -44,6 +44,11 @@ def last_name(node: ir.Expr) -> str:
     return path[-1] if path else ""
 
 
+def uncalled(node: ir.Expr) -> ir.Expr:
+    """`task` of `task(bind=True)`, anything else as it is: what a decorator is, with arguments or without."""
+    return node.function if isinstance(node, ir.Call) else node
+
+
 def call_place(node: ir.Expr, default: ir.Place = ir.NOWHERE) -> ir.Place:
     """Where the outermost call of an expression stands."""
     return next((part.place for part in ir.expressions(node) if isinstance(part, ir.Call)), default)

@@ -10,14 +10,14 @@ from session_lint.checks.context import Context
 from session_lint.flow import operations as ops
 from session_lint.flow.result import FunctionFlow
 from session_lint.flow.values import ClassValue, ExternalValue, Function, Path, Value
-from session_lint.ir_queries import last_name, path_of
+from session_lint.ir_queries import last_name, path_of, uncalled
 from session_lint.project.modules import FunctionRef
 
 _DEEPEST = 3
 """How many calls deep is looked for what may commit a session that anybody can get hold of."""
 _COMMITTING = ("commit", "transaction", "atomic", "session", "unit_of_work", "unitofwork", "uow", "save")
 """What is called so may commit."""
-_HARMLESS = ops.QUERY_READS | ops.CALM_METHODS | frozenset("dump dumps serialize model_dump to_dict to_json".split())
+_HARMLESS = ops.QUERY_READS | ops.CALM_METHODS | ops.CONVERSIONS
 """Methods that only ask for rows, or make text, unless one of the project's that commits is called so."""
 _ASKING = re.compile(
     r"_*(as|check|current|format|generate|get|has|is|make|parse|render|to|truncate|utc|validate)_(?!or_)"
@@ -31,7 +31,7 @@ _SCHEMAS = ("schema", "serializ")
 
 def may_commit_around(context: Context, reference: FunctionRef, decorator: ir.Expr) -> bool:
     """Whether a decorator is called as if it committed, or is one of the project's that does."""
-    called = decorator.function if isinstance(decorator, ir.Call) else decorator
+    called = uncalled(decorator)
     path = path_of(called)
     if not path or any([word in path[-1].lower() for word in _COMMITTING]):
         return True

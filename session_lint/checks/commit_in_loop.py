@@ -140,6 +140,9 @@ def _is_harmless(call: ir.Call) -> bool:
         or last in ops.QUERY_READS
         or last in ops.CALM_METHODS
         or last in ops.CALM_FUNCTIONS
+        or last in ops.CONVERSIONS
+        or (not owners and last in ops.STATEMENT_FUNCTIONS)
+        or owners == ["func"]
         or last[:1].isupper()
         or (not owners and hasattr(builtins, last) and last not in _REACHING)
         or bool(ops.CALM_OBJECTS.intersection((*owners, last)))

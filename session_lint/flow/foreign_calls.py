@@ -49,6 +49,7 @@ from session_lint.ir_queries import (
     last_name,
     me_of,
     path_of,
+    uncalled,
 )
 from session_lint.project import sqlalchemy_names as names
 from session_lint.source import entry_words
@@ -189,7 +190,7 @@ class ForeignCalls(SessionCalls):
         task = owner.reference.function if isinstance(owner, Function) else self.function
         if task is self.function and not (parameters and parameters[0].name == path[0]) and path[0] != task.name:
             return False
-        made = [decorator.function if isinstance(decorator, ir.Call) else decorator for decorator in task.decorators]
+        made = [uncalled(decorator) for decorator in task.decorators]
         return any([entry_words.is_job(path_of(decorator)) for decorator in made])
 
     def _finish_inner(self, path: Path, method: str, node: ir.Call, state: State, outcome: Outcome) -> State:

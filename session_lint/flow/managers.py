@@ -26,7 +26,7 @@ from session_lint.flow.values import (
     Value,
     direct_sessions,
 )
-from session_lint.ir_queries import call_place, me_of, path_of, words
+from session_lint.ir_queries import call_place, me_of, path_of, uncalled, words
 from session_lint.project import shapes
 from session_lint.project.provider import Provider
 
@@ -235,7 +235,7 @@ class Managers(Leaving):
         if scoped:
             return [(state, Manager("scope", None, types=scoped), None)]
         if isinstance(item.target, ir.Name) and len(item.target.path) == 1:
-            called = item.value.function if isinstance(item.value, ir.Call) else item.value
+            called = uncalled(item.value)
             if self.project.profiles.is_manager(self.module, called):
                 named = SessionType("session", node.is_async, Confidence.LIKELY)
                 return [self._provided(named, state, node, item, None, "foreign")]

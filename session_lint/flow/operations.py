@@ -91,6 +91,13 @@ CALM_METHODS = frozenset(
     "capture_exception capture_message captureException captureMessage print_exc format_exc".split()
 )
 """Methods of which nobody writes: "this may raise"."""
+CONVERSIONS = frozenset(
+    "dump dumps serialize model_dump model_dump_json model_copy model_validate parse_obj from_orm dict json to_dict "
+    "as_dict asdict to_json capitalize title casefold lstrip rstrip encode decode count index pop splitlines".split()
+)
+"""Methods and functions that only make other data of what they are given."""
+STATEMENT_FUNCTIONS = frozenset("select insert update delete text exists func and_ or_ not_ desc asc".split())
+"""SQLAlchemy's functions that only build a statement."""
 
 CLOSING_WORDS = ("close", "cleanup", "release", "dispose", "teardown", "remove_session")
 """A function that can't be seen and is called like this closes the session that it is given."""

@@ -53,6 +53,7 @@ from session_lint.ir_queries import (
     call_place,
     call_text,
     path_of,
+    uncalled,
 )
 from session_lint.project.modules import ClassRef, FunctionRef
 
@@ -115,8 +116,15 @@ class SessionCalls(Namesakes):
             if isinstance(value, Coroutine):  # no session takes one
                 self.not_awaited(value, state)
         if kind == ops.EXECUTE:
-            statement = node.arguments[0].value if node.arguments else None
-            kind = ops.WRITE if statement is not None and self._statements.changes_rows(statement) else ops.READ
+            statement = node.arguments[0].value if node.arguments else ir.UNKNOWN
+            kind = ops.WRITE if self._statements.changes_rows(statement) else ops.READ
+            ends = self._statements.ends_transaction(statement)
+            if ends == "ROLLBACK":
+                kind = ops.ROLLBACK  # The server does the same, whoever sends it.
+            elif ends == "COMMIT":
+                after = self.operate(state, identity, kind, node.place, text, outcome)
+                # Whether the next statement begins a transaction is the driver's: psycopg2's does not.
+                return [(after.set(identity, after.sessions[identity]._replace(dirty=False, handed=True)), None)]
         if kind == ops.QUERY:
             asked = node.arguments[0].value if len(node.arguments) == 1 else None
             is_class = asked is not None and names_class(asked)
@@ -336,7 +344,7 @@ def _path_behind(node: ir.Expr) -> Path:
     """The name of what is called or asked; `await conn.execution_options()` is `conn`."""
     while isinstance(node, ir.Await):
         node = node.value
-    path = path_of(node.function if isinstance(node, ir.Call) else node)
+    path = path_of(uncalled(node))
     return path[:-1] if path[-1:] == ("execution_options",) else path
 
 

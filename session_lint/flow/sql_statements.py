@@ -39,6 +39,13 @@ class SqlStatements:
             return statement.path[0] in self._changing_names()
         return False
 
+    def ends_transaction(self, statement: ir.Expr) -> str | None:
+        """Which of COMMIT and ROLLBACK a statement is, if it is one of these as text."""
+        if isinstance(statement, ir.Call) and path_of(statement.function)[-1:] == ("text",) and statement.arguments:
+            statement = statement.arguments[0].value
+        said = str(statement.value).upper().strip(" ;\n") if isinstance(statement, ir.Constant) else None
+        return said if said in ("COMMIT", "ROLLBACK") else None
+
     def selected(self, statement: ir.Expr) -> ir.Expr | None:
         """The class of the mapped objects that a statement gives: `select(User).where(...)`. None of columns."""
         while isinstance(statement, (ir.Attribute, ir.Call)):

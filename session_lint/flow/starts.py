@@ -24,7 +24,7 @@ from session_lint.flow.values import (
     Value,
     direct_sessions,
 )
-from session_lint.ir_queries import bound_names, call_place, call_text, me_of, path_of, paths_in, words
+from session_lint.ir_queries import bound_names, call_place, call_text, me_of, path_of, paths_in, uncalled, words
 from session_lint.project.modules import FunctionRef
 
 _WAITED = ("awaited", "returned", "yielded")
@@ -73,7 +73,7 @@ class Starts(Calls):
 
     def _note(self, start: tasks.Start, node: ir.Call, state: State) -> None:
         group = tasks.group_of(path_of(node.function), self.frames)
-        runs = start.function.function if isinstance(start.function, ir.Call) else start.function
+        runs = uncalled(start.function)
         names = "a lambda" if isinstance(runs, ir.Lambda) else words(runs)
         for identity, given in dict(self._inputs(start, node, state)).items():
             info = self.flow.sessions.get(identity)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from session_lint import ir
 from session_lint.flow.result import COMMITTED
-from session_lint.ir_queries import last_name
+from session_lint.ir_queries import last_name, uncalled
 from session_lint.project.modules import FunctionRef
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ class Committers:
 
     def _is_around(self, reference: FunctionRef) -> bool:
         function = reference.function
-        called = [item.function if isinstance(item, ir.Call) else item for item in function.decorators]
+        called = [uncalled(item) for item in function.decorators]
         hooked = any([last_name(item) in _HOOKS for item in called])
         return (hooked or (bool(function.owner) and function.name in _AROUND)) and self.commits(reference)
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from session_lint import ir
 from session_lint.flow import tasks
 from session_lint.flow.values import ClassValue, Closure, Function, Value
-from session_lint.ir_queries import is_endless, last_name, own_expressions, path_of
+from session_lint.ir_queries import is_endless, last_name, own_expressions, path_of, uncalled
 from session_lint.project.modules import FunctionRef, Module
 from session_lint.source import entry_words
 
@@ -207,7 +207,7 @@ class EntryPoints:
         if is_route(function):
             return REQUEST
         for decorator in function.decorators:
-            if entry_words.is_job(path_of(decorator.function if isinstance(decorator, ir.Call) else decorator)):
+            if entry_words.is_job(path_of(uncalled(decorator))):
                 return MESSAGE
         definition = module.classes.get(function.owner or "")
         if definition is not None and function.name in entry_words.METHODS:
@@ -229,7 +229,7 @@ class EntryPoints:
             path = path_of(node.function)
             start = tasks.started_by(node)
             if start is not None and start.kind in _STARTED:
-                work = start.function.function if isinstance(start.function, ir.Call) else start.function
+                work = uncalled(start.function)
                 if isinstance(start.function, ir.Call) and path_of(work)[-1:] == ("partial",):
                     work = start.function.arguments[0].value if start.function.arguments else work
                 started = self._function(module, work, local, around)

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from session_lint import ir
 from session_lint.flow.values import ExternalValue, Function, Path, Value
-from session_lint.ir_queries import last_name, path_of
+from session_lint.ir_queries import last_name, path_of, uncalled
 from session_lint.project.modules import ClassRef, External, FunctionRef, Module, VariableRef
 
 if sys.version_info >= (3, 11):
@@ -186,7 +186,7 @@ class Profiles:
 
     def _decorator(self, module: Module, decorator: ir.Expr) -> str:
         """Its dotted name. What a variable holds that somebody else's function has made is called after that."""
-        called = decorator.function if isinstance(decorator, ir.Call) else decorator
+        called = uncalled(decorator)
         path = path_of(called)
         for length in range(1, len(path)):
             symbol = self._project.table.resolve(module, path[:length])
