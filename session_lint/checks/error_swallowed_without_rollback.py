@@ -17,11 +17,13 @@ from session_lint.flow.effects import is_active, loses_nothing
 from session_lint.flow.errors import is_database_type
 from session_lint.flow.result import Exit, FunctionFlow, SessionInfo
 from session_lint.flow.state import BROKEN, FAILED, Mark, SessionState
-from session_lint.flow.values import Path
+from session_lint.flow.values import Const, Path
+from session_lint.ir_queries import path_of, uncalled
 from session_lint.project import ownership
 from session_lint.project.databases import fails_on_forgiving_only
 from session_lint.project.guards import catches_failures, handled
 from session_lint.project.swallows import Reuse, Swallower, Use, ends_well, is_retry
+from session_lint.source import entry_words
 
 
 @rule("SES102", "error-swallowed-without-rollback", Severity.ERROR)
@@ -182,27 +184,45 @@ def _left_behind(context: Context, flow: FunctionFlow, told: set[tuple[str, ...]
             info = flow.sessions[identity]
             if identity in told or session.transaction not in BROKEN or session.witness.swallowed is None:
                 continue
-            if session.transaction != FAILED and (
-                not context.project.aborts_transactions
-                or not catches_failures(context.project.table, flow, session)
-                or context.project.call_graph.is_called(flow.reference)
-            ):
-                continue  # A read: the handler may be for something else, or the callers are seen and use it no more.
+            ahead = _runs_ahead(flow.reference.function) and way.value == Const(None)
+            if session.transaction != FAILED and not _is_told_of_read(context, flow, session, ahead):
+                continue
             if context.project.swallows.swallower(flow, identity, session).flow is not flow:
                 continue
             if info.origin in result.OPENED_HERE:
                 continue
             told.add(identity)
-            yield from _judge_left(context, flow, info, session, way)
+            yield from _judge_left(context, flow, info, session, way, ahead)
+
+
+def _runs_ahead(function: ir.Function) -> bool:
+    """Whether the handler of the same request runs after the function, with the same session of its scope."""
+    return any([path_of(uncalled(decorator))[-1:] in _AHEAD for decorator in function.decorators])
+
+
+_AHEAD = frozenset([(name,) for name in entry_words.AHEAD])
+
+
+def _is_told_of_read(context: Context, flow: FunctionFlow, session: SessionState, ahead: bool) -> bool:
+    """Whether a read that may have failed is worth a word: its handler is there for that, and nobody else is seen."""
+    project = context.project
+    if ahead:
+        return project.swallows.is_for_reads(flow, session)
+    return (
+        project.aborts_transactions
+        and catches_failures(project.table, flow, session)
+        and not project.call_graph.is_called(flow.reference)  # The callers use it no more.
+    )
 
 
 def _judge_left(
-    context: Context, flow: FunctionFlow, info: SessionInfo, session: SessionState, way: Exit
+    context: Context, flow: FunctionFlow, info: SessionInfo, session: SessionState, way: Exit, ahead: bool
 ) -> Iterator[Finding]:
     owner = context.project.ownership.of(flow, info)
-    if owner.verdict == ownership.CLEANED and not owner.commits and not context.local:
+    ahead = ahead and info.origin not in (result.PARAMETER, result.ATTRIBUTE)
+    if owner.verdict == ownership.CLEANED and not ahead and not owner.commits and not context.local:
         return
-    doubt = owner.confidence
+    doubt = Confidence.LIKELY if ahead else owner.confidence
     if context.local or (_expects_it(context, flow, session) and info.origin in (result.PARAMETER, result.ATTRIBUTE)):
         # Who catches IntegrityError knows that the session fails here, and leaves it so to everybody else.
         doubt = Confidence.LIKELY
@@ -212,8 +232,10 @@ def _judge_left(
     confidence = info.certainty.at_most(session.certainty).at_most(doubt)
     what = failed_operation(session)
     message = f"the error of {what} is swallowed and {flow.reference.function.name} returns with {info.name} failed"
-    if owner.commits:
+    if owner.commits and not ahead:
         message += f"; {owner.text} and commits, which fails or loses everything: roll back, or use begin_nested()"
+    elif ahead:
+        message += "; the request's handler comes next and gets an error: roll back here, or use begin_nested()"
     else:
         message += "; whoever uses it next gets an error: roll back in the handler, or use begin_nested()"
     place = session.witness.swallowed.place if session.witness.swallowed else way.place

@@ -12,6 +12,7 @@ from session_lint.ir_queries import last_name, own_expressions, path_of
 from session_lint.project.modules import External, FunctionRef, SymbolTable
 from session_lint.project.statics import ENDS
 
+_CONVERSIONS = frozenset("int float complex UUID Decimal fromisoformat strptime b64decode loads".split())
 _QUERY = frozenset({"select", "delete", "insert", "text", "and_", "or_", "desc", "asc"})
 """Functions that make a statement, or a part of one."""
 
@@ -136,13 +137,21 @@ def helps_itself(table: SymbolTable, reference: FunctionRef, path: Path) -> bool
 
 
 def _fails_alone(body: tuple[ir.Stmt, ...], place: ir.Place) -> bool:
-    """Whether nothing in a body can raise but the statement around a place."""
+    """Whether nothing in a body can raise but the statement around a place.
+
+    Nor does that convert what it asks for: `session.get(User, int(text))`.
+    """
     for statement in ir.statements(body):
         if isinstance(statement, (ir.Raise, ir.Assert)):
             return False
-        if not ir.within(place, statement.place) and any(map(_may_raise, own_expressions(statement))):
+        may_raise = _converts if ir.within(place, statement.place) else _may_raise
+        if any(map(may_raise, own_expressions(statement))):
             return False
     return True
+
+
+def _converts(part: ir.Expr) -> bool:
+    return isinstance(part, ir.Call) and last_name(part.function) in _CONVERSIONS
 
 
 def _may_raise(part: ir.Expr) -> bool:

@@ -125,7 +125,7 @@ class Swallows:
 
     def _of_reads(self, flow: FunctionFlow, identity: Path, swallower: Swallower) -> Confidence:
         """How sure it is that somebody suffers from a read that may have failed in a callee."""
-        if not self._is_for_reads(swallower.flow, swallower.session):
+        if not self.is_for_reads(swallower.flow, swallower.session):
             return Confidence.POSSIBLE
         return flow.sessions[identity].certainty.at_most(Confidence.LIKELY)
 
@@ -180,9 +180,9 @@ class Swallows:
             return True
         # A commit of nothing ends an aborted transaction without an error, as a rollback does.
         loses = event.detail != operations.COMMIT or event.session.dirty
-        return loses and self._is_for_reads(flow, event.session)
+        return loses and self.is_for_reads(flow, event.session)
 
-    def _is_for_reads(self, flow: FunctionFlow, session: SessionState) -> bool:
+    def is_for_reads(self, flow: FunctionFlow, session: SessionState) -> bool:
         """Whether a handler is there for a failed read alone, which aborts the transaction."""
         return self._project.aborts_transactions and guards_alone(self._project.table, flow, session)
 

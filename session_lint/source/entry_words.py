@@ -16,6 +16,11 @@ JOBS = frozenset(
 BARE_JOBS = frozenset("shared_task periodic_task actor".split())
 SIGNALS = frozenset("task_prerun task_success task_failure task_retry".split())
 """What Celery sends around every job."""
+AHEAD = frozenset(
+    "before_request before_app_request url_value_preprocessor app_url_value_preprocessor "
+    "user_loader request_loader".split()
+)
+"""Decorators of Flask and Flask-Login: the handler of a request runs after these, unless they return an answer."""
 ADDING_ROUTES = frozenset("add_api_route add_url_rule add_route add_view add_api_websocket_route".split())
 ADDING_JOBS = frozenset("add_job add_handler add_handlers basic_consume".split())
 HOLDER = "Handler"
