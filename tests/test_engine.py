@@ -148,6 +148,23 @@ def test_a_file_gets_the_same_from_wherever_it_is_asked_for(monkeypatch: pytest.
         assert [step.path for step in report.findings[0].trail] == [name] * len(report.findings[0].trail)
 
 
+@pytest.mark.parametrize("marker", ["", "pyproject.toml"])
+def test_a_script_among_projects_has_nothing_to_do_with_them(
+    marker: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What lies beside a file that belongs to no project is judged with it, but for other projects."""
+    (tmp_path / "other" / "app").mkdir(parents=True)
+    (tmp_path / "other" / "app" / "db.py").write_text("from sqlalchemy.orm import Session\n\ndef broken(:\n")
+    (tmp_path / "script.py").write_text("from sqlalchemy.orm import Session\n")
+    if marker:
+        (tmp_path / "other" / marker).touch()
+    monkeypatch.chdir(tmp_path)
+    notes = check([Path("script.py")], load(tmp_path, overrides={"cache": False})).notes
+    assert [note for note in notes if "db.py" in note] == [
+        *([] if marker else ["other/app/db.py: is not valid Python: invalid syntax; judged without it"])
+    ]
+
+
 def test_a_file_has_the_nearest_settings_whatever_is_linted_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
     write(Path("pay"), PROJECT)
     Path("pyproject.toml").write_text('[tool.session-lint]\nownership = "local"\n')

@@ -168,14 +168,29 @@ def _nearer(files: Iterable[SourceFile], settings: Settings) -> list[tuple[Setti
 
 def _project_files(scope: str, settings: Settings, memory: Memory) -> list[SourceFile]:
     try:
-        return discovery.discover([scope], settings, memory).files
+        files = discovery.discover([scope], settings, memory).files
     except discovery.UsageError:  # nobody has named the project's directory, and it need not be readable
         return []
+    if _is_project(scope):
+        return files
+    # A script that lies among somebody's projects has nothing to do with them.
+    others: dict[str, bool] = {scope: False}
+    return [file for file in files if not _is_of_another(os.path.dirname(file.name), others)]
+
+
+def _is_of_another(directory: str, known: dict[str, bool]) -> bool:
+    if directory not in known:
+        known[directory] = _is_project(directory) or _is_of_another(os.path.dirname(directory), known)
+    return known[directory]
+
+
+def _is_project(directory: str) -> bool:
+    return any([os.path.exists(os.path.join(directory, marker)) for marker in _MARKERS])
 
 
 def _scope(settings: Settings, files: dict[str, File]) -> str | None:
     """The directory whose files decide about each other; None for loose files that belong to no project."""
-    if any([os.path.exists(os.path.join(settings.root, marker)) for marker in _MARKERS]):
+    if _is_project(os.fspath(settings.root)):
         return os.fspath(settings.root)
     if len(files) == 1:
         # A file on its own: the packages that it lies in, and what lies beside it.
