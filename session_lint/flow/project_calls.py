@@ -184,7 +184,7 @@ class ProjectCalls(ContractCalls):
     ) -> State:
         """`rename(user, name)`, `user.rename(name)`: what the callee changes of the objects that it is given.
 
-        A callee that commits has sent them, too.
+        A callee that commits has sent them, too, be it with the session that it asks the object for.
         """
         ends = {roots.get(root) for way in contract.ways for root, effect in way.sessions if effect.commits}
         taken = self.taken_by(callee, arguments)
@@ -196,6 +196,8 @@ class ProjectCalls(ContractCalls):
                 held, path = taken[parameter][1], path_of(taken[parameter][2])
             else:
                 continue
+            if self._commits_session_of(parameter, callee):
+                continue
             loaded = loaded_in(held)
             if loaded is None and len(path) == 1:
                 self.changed((*path, attribute), node.place, state, many)
@@ -205,6 +207,13 @@ class ProjectCalls(ContractCalls):
                 if state is not before:
                     done.add(parameter)
         return state
+
+    def _commits_session_of(self, parameter: str, callee: Function) -> bool:
+        """`session = object_session(self); ...; session.commit()`."""
+        calls = self.project.table.bodies.calls(callee.reference.function.body)
+        asked = [call for call in calls if last_name(call.function) in ("object_session", "async_object_session")]
+        given = [argument.value for call in asked for argument in call.arguments]
+        return ir.Name((parameter,)) in given and any([last_name(call.function) == "commit" for call in calls])
 
     def _gift(
         self,
