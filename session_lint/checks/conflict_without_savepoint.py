@@ -13,7 +13,7 @@ from session_lint.findings import Confidence, Finding, Severity, Step
 from session_lint.flow import result
 from session_lint.flow.result import Event, FunctionFlow
 from session_lint.flow.state import Mark
-from session_lint.ir_queries import last_name, path_of
+from session_lint.ir_queries import last_name, own_expressions, path_of
 from session_lint.project.swallows import counts_attempts
 
 _REMEDY = "put what may conflict into `with {name}.begin_nested():`, inside of the try, and leave the rollback out"
@@ -88,10 +88,17 @@ def _is_other_work(flow: FunctionFlow, loss: Loss, attempt: ir.Try, rollback: Ev
         return not retries and not _is_left_for_another_turn(wrote, rollback)
     if _all_within(wrote, attempt) or _is_tried_again(wrote, attempt, rollback):
         return False
-    first, last = min(wrote), attempt.body[-1].place
+    first = min(wrote)
+    # A `try` that begins with the flush tries what was added before it, and what it adds then is built on that.
+    last = attempt.place if _begins_with_flush(attempt) else attempt.body[-1].place
     later = [event for event in flow.events if event.kind == result.WROTE and first < event.place <= last]
     added = _added_at(flow, first) if later else ""
     return not all([_completes(event, added) for event in later])
+
+
+def _begins_with_flush(attempt: ir.Try) -> bool:
+    calls = [part for part in own_expressions(attempt.body[0]) if isinstance(part, ir.Call)]
+    return any([last_name(call.function) in ("flush", "commit") for call in calls])
 
 
 def _added_at(flow: FunctionFlow, place: ir.Place) -> str:
