@@ -57,7 +57,8 @@ def _judge(context: Context, flow: FunctionFlow, building: Building, first: Even
     # callee, or where the author rolls back around both.
     direct = all([write.detail in (None, result.CHANGE) for write in (*earlier, *later)])
     together = depends and (direct or _is_rolled_back(second))
-    if _stands_alone(flow, first, second, earlier, depends) or _is_undone(context, flow, second, depends):
+    is_meant = _is_forgiven(first, second) or _is_undone(context, flow, second, depends)
+    if is_meant or _stands_alone(flow, first, second, earlier, depends):
         together = False
     confidence = certainty(info, Confidence.LIKELY if together else Confidence.POSSIBLE)
     message = (
@@ -132,6 +133,21 @@ def _is_looked_up(flow: FunctionFlow, name: str, before: ir.If) -> bool:
         if statement.place < before.place and ir.Name((name,)) in statement.targets:
             looked_up = statement.value is not None and makes_calls(statement.value)
     return looked_up
+
+
+def _is_forgiven(first: Event, second: Event) -> bool:
+    """Whether the second step has a handler of its own that goes on: the first is meant to stand without it."""
+    for frame in second.frames:
+        node = frame.node
+        if frame.kind == "try" and isinstance(node, ir.Try) and not ir.within(first.place, node.place):
+            for handler in node.handlers:
+                leaves = any([isinstance(each, (ir.Raise, ir.Return)) for each in ir.statements(handler.body)])
+                if not leaves and (handler.type is None or last_name(handler.type) in _CATCHING_ALL):
+                    return True
+    return False
+
+
+_CATCHING_ALL = ("Exception", "BaseException", "SQLAlchemyError")
 
 
 def _is_undone(context: Context, flow: FunctionFlow, second: Event, depends: set[str]) -> bool:

@@ -49,9 +49,9 @@ class Module:
     def is_trial(self) -> bool:
         """Whether it is a test, a migration or an example: nobody's work is lost with it."""
         folders, last = self._place()
-        if any([folder in _TRIALS or folder.endswith("_tests") for folder in folders]) or last == "migrations":
+        if any([folder in _TRIALS or folder.endswith("_tests") for folder in folders]):
             return True
-        return last.startswith(("test_", "conftest")) or last.endswith("_test")
+        return last in ("migrations", "tests") or last.startswith(("test_", "conftest")) or last.endswith("_test")
 
     @property
     def is_command(self) -> bool:
@@ -155,7 +155,7 @@ class Module:
 _TRIALS = frozenset(
     "tests test testing versions alembic migrations examples example samples docs docs_src tutorial".split()
 )
-_COMMANDS = frozenset("scripts cli commands".split())
+_COMMANDS = frozenset("scripts cli commands bin sbin".split())
 
 
 def _part(value: ir.Expr, index: int) -> ir.Expr:
