@@ -52,6 +52,7 @@ from session_lint.ir_queries import (
     uncalled,
 )
 from session_lint.project import sqlalchemy_names as names
+from session_lint.project.modules import ModuleRef
 from session_lint.source import entry_words
 
 _NEVER_RETURN = {
@@ -173,12 +174,23 @@ class ForeignCalls(SessionCalls):
         if isinstance(callee, ExternalValue) and self.project.table.is_unread(callee.name):
             # A file that names no session: it asks the object for its results.
             arguments = tuple([given for given in arguments if not _is_done(given[1], state)])
+        if purpose in ("assigned", "returned") and self._is_unread(callee, node):
+            # With a session that is made for it alone it can do nothing but give it back: `checked(SessionLocal())`.
+            for _, given, item in arguments:
+                state = self.hand_over(given, state) if isinstance(item, ir.Call) else state
         asks_for_one = last in ("scalar_one", "one", "get_one")
         calm = calm or asks_for_one or is_calm(node)
         pairs = self.unknown_call(node, arguments, state, outcome, call_text(node), calm)
         if asks_for_one:
             outcome.raises.add(state, Error("sqlalchemy.exc.NoResultFound", node.place, call_text(node)))
         return pairs
+
+    def _is_unread(self, callee: Value, node: ir.Call) -> bool:
+        """Whether a function of the project is called which no word of sessions was found in."""
+        if isinstance(callee, ExternalValue):
+            return self.project.table.is_unread(callee.name)
+        owner = path_of(node.function)[:-1]
+        return callee is None and bool(owner) and isinstance(self.project.table.resolve(self.module, owner), ModuleRef)
 
     def _asks_for_another_try(self, node: ir.Call, state: State) -> bool:
         """`send.retry(exc=error)` of a Celery task, or `self.retry()` in one: it raises, so that the worker knows."""

@@ -26,7 +26,7 @@ from session_lint.flow.values import (
     Value,
     direct_sessions,
 )
-from session_lint.ir_queries import call_place, me_of, path_of, uncalled, words
+from session_lint.ir_queries import call_place, last_name, me_of, path_of, uncalled, words
 from session_lint.project import shapes
 from session_lint.project.provider import Provider
 
@@ -231,6 +231,8 @@ class Managers(Leaving):
 
     def _enter_unknown(self, value: Value, state: State, node: ir.With, item: ir.WithItem) -> Entered:
         """`with something_unknown() as x`: x is a session if what is done with it leaves no other choice."""
+        if last_name(item.value) == "no_autoflush":
+            return [(state, Manager("null", None), None)]  # It gives a session that goes on after the block.
         scoped = self.project.profiles.ending(item.value)
         if scoped:
             return [(state, Manager("scope", None, types=scoped), None)]
