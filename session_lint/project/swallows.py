@@ -150,6 +150,7 @@ class Swallows:
             # What is asked of the session itself before what its objects load.
             key=lambda event: (
                 event.session is not None and event.session.transaction != FAILED,
+                _ends_nothing(event),
                 event.detail == operations.LOAD,
                 event.place,
             ),
@@ -166,7 +167,7 @@ class Swallows:
                 certainty = Confidence.POSSIBLE
             if event.detail == operations.LOAD:
                 certainty = certainty.at_most(Confidence.LIKELY)
-            if self._project.outlives(event.session):
+            if self._project.outlives(event.session) or _ends_nothing(event):
                 certainty = Confidence.POSSIBLE
             elif event.session.transaction != FAILED:
                 is_meant = _goes_on_for_ever(flow, event) or (not _is_attempt(event) and self._is_meant(flow, event))
@@ -220,6 +221,13 @@ def _leaves_broken(way: Exit) -> bool:
 def ends_well(event: Event, session: SessionState) -> bool:
     """Whether a block that ends after a failure loses nothing. A savepoint's fails at its RELEASE."""
     return event.detail != result.RELEASE and loses_nothing(session)
+
+
+def _ends_nothing(event: Event) -> bool:
+    """Whether a commit goes through and loses nothing: the statement that has failed is all that was sent."""
+    session = event.session
+    is_commit = event.detail == operations.COMMIT
+    return is_commit and session is not None and session.reset and loses_nothing(session)
 
 
 def is_retry(reuse: Reuse) -> bool:
