@@ -59,6 +59,9 @@ WORDS = (
     b"Thread(",
     # A job that runs in an application context, or a worker that begins one for good.
     b"app_context(",
+    # A helper that handlers of errors call, and never come back from.
+    b"-> NoReturn",
+    b"-> Never:",
 )
 
 

@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
+from session_lint import ir
 from session_lint.source import entry_words
 from session_lint.syntax.entries import Entries
 from session_lint.syntax.names import is_program, last_name
@@ -377,6 +378,7 @@ _TELLING = frozenset(
     " append update pop items sleep lower strip split startswith endswith exit abort add_note inc labels".split()
 )
 """What handlers call that surely use no session."""
+_EXITS = frozenset("exit _exit quit abort fail skip".split())
 _HOOKS = ("NotImplementedError", "abstractmethod")
 
 
@@ -416,8 +418,12 @@ def _length(statement: ast.stmt) -> int:
 
 def _ends_by_raising(function: _AnyFunction) -> bool:
     """`def not_found(): raise HTTPException(404)`: callers never come back from it."""
-    return isinstance(function.body[-1], ast.Raise) or (
-        _length(function) <= _SHORT and any([isinstance(statement, ast.Raise) for statement in function.body])
+    last = function.body[-1]
+    is_exit = isinstance(last, ast.Expr) and isinstance(last.value, ast.Call) and last_name(last.value.func) in _EXITS
+    return (
+        (isinstance(last, ast.Raise) or is_exit)
+        or last_name(function.returns) in ir.NEVER
+        or (_length(function) <= _SHORT and any([isinstance(statement, ast.Raise) for statement in function.body]))
     )
 
 
