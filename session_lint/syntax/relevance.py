@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from session_lint import ir
 from session_lint.source import entry_words
-from session_lint.syntax.entries import Entries
+from session_lint.syntax.entries import Entries, tables
 from session_lint.syntax.names import is_program, last_name
 from session_lint.syntax.text import Text
 
@@ -114,6 +114,7 @@ class _Reader:
         functions = [statement for statement in body if isinstance(statement, _Function)]
         working = [item for item in functions if id(item) in kept and self._has_word(item)]
         kept |= self._callers(functions, working, _BY_NAME)
+        kept |= self._looking_up(body, functions, kept)
         called = self._imported.union([item.name for item in functions if id(item) in kept])
         programs = [item for item in body if is_program(item) and self._calls(item, called)]
         kept |= {id(item) for item in programs} | self._handing_on(body, programs, called)
@@ -314,6 +315,16 @@ class _Reader:
     def _calls(self, statement: ast.stmt, names: frozenset[str]) -> bool:
         """Whether it calls one of the functions of that name."""
         return not names.isdisjoint(_BY_NAME.findall(self.text.between(statement.lineno, _last_line(statement))))
+
+    def _looking_up(self, body: Sequence[ast.stmt], functions: list[_AnyFunction], kept: set[int]) -> set[int]:
+        """A program's tables of commands that matter, and the functions that may look them up there."""
+        commands = [item.name for item in functions if id(item) in kept]
+        found = tables(body, commands) if commands and any([is_program(item) for item in body]) else {}
+        if not found:
+            return set()
+        mention = re.compile(rf"\b(?:{'|'.join(sorted(set(found.values())))})\b")
+        looking = [item for item in functions if mention.search(self.text.between(item.lineno, _last_line(item)))]
+        return {*found, *map(id, looking)}
 
     def _handing_on(self, body: Sequence[ast.stmt], programs: list[ast.stmt], names: frozenset[str]) -> set[int]:
         """What mentions a function that a program calls, and does not call it: others may, for as long as they run."""
