@@ -62,7 +62,12 @@ class Contract(NamedTuple):
 def contract_of(flow: FunctionFlow) -> Contract:
     """Read the contract off a function's exits."""
     function = flow.reference.function
-    foreign = {identity for identity in flow.sessions if not identity[0].startswith("@")}
+    # A scoped_session that the function makes is another one with every call, too.
+    foreign = {
+        identity
+        for identity in flow.sessions
+        if not identity[0].startswith("@") and not (identity[0] == "~" and identity[-1].startswith("@"))
+    }
     ways: dict[object, Way] = {}
     met: set[Path] = set()
     telling = _tells(flow, foreign)

@@ -10,7 +10,7 @@ from session_lint.flow import result
 from session_lint.flow.contract_calls import ContractCalls
 from session_lint.flow.contracts import Contract
 from session_lint.flow.outcome import Outcome
-from session_lint.flow.state import Pairs, State, distinct
+from session_lint.flow.state import Pairs, SessionState, State, distinct
 from session_lint.flow.values import (
     Answer,
     Arguments,
@@ -317,7 +317,13 @@ class ProjectCalls(ContractCalls):
                 path = (*path_of(node.function), "()")
                 pairs.append(self.materialise(value, after, path, node.place, result.ATTRIBUTE))
             elif isinstance(value, Registry):
-                pairs.append(self.materialise(value, after, (call_text(node),), node.place, result.AMBIENT))
+                is_new = value.is_unnamed  # The function has just made it.
+                if is_new:
+                    value = value._replace(identity=(*value.identity, f"@{node.place[0]}:{node.place[1]}"))
+                after, session = self.materialise(value, after, (call_text(node),), node.place, result.AMBIENT)
+                if is_new and isinstance(session, Session):
+                    after = after.set(session.identity, SessionState())
+                pairs.append((after, session))
             else:
                 pairs.append((after, value))
         return pairs
