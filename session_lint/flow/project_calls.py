@@ -12,10 +12,12 @@ from session_lint.flow.contracts import Contract
 from session_lint.flow.outcome import Outcome
 from session_lint.flow.state import Pairs, SessionState, State, distinct
 from session_lint.flow.values import (
+    JOINED,
     Answer,
     Arguments,
     Borrowed,
     Coroutine,
+    Factory,
     Function,
     Generator,
     Instance,
@@ -330,6 +332,11 @@ class ProjectCalls(ContractCalls):
 
     def _result(self, callee: Function, bindings: tuple[tuple[str, Value], ...]) -> Value:
         value = self.project.statics.results.given_by(callee)
+        given_sessions = [given.identity for _, given in bindings if isinstance(given, Session)]
+        is_joined = any([self.flow.sessions[identity].type.role == "connection" for identity in given_sessions])
+        if isinstance(value, (Factory, Opened)) and is_joined:
+            # `get_session_factory(connection)`: whoever has begun its transaction ends it.
+            return value._replace(type=value.type._replace(commits=JOINED))
         held = [given for _, given in bindings if carries_session(given)]
         if isinstance(value, Instance) and held and not value.fields and self.project.holds_session(value.reference):
             # `get_repositories(session)`: the object that comes back works with the session that went in.
