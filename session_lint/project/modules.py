@@ -49,9 +49,9 @@ class Module:
     def is_trial(self) -> bool:
         """Whether it is a test, a migration or an example: nobody's work is lost with it."""
         folders, last = self._place()
-        if any([folder in _TRIALS or folder.endswith("_tests") for folder in folders]) or last == "migrations":
+        if any([folder in _TRIALS or folder.endswith("_tests") for folder in folders]):
             return True
-        return last.startswith(("test_", "conftest")) or last.endswith("_test")
+        return last in ("migrations", "testing") or last.startswith(("test_", "conftest")) or last.endswith("_test")
 
     @property
     def is_command(self) -> bool:
