@@ -24,8 +24,6 @@ _STARTED = {
     tasks.TASK: tasks.TASK,
     tasks.BACKGROUND: tasks.BACKGROUND,
 }
-_DEEPEST = 6
-"""How many calls below what a program begins a function is looked for."""
 OWN_THREAD = (tasks.THREAD, tasks.JOB)
 
 _REGISTERING = {**dict.fromkeys(entry_words.ADDING_ROUTES, REQUEST), **dict.fromkeys(entry_words.ADDING_JOBS, MESSAGE)}
@@ -101,19 +99,24 @@ class EntryPoints:
                 return False
         return True
 
-    def is_main(self, reference: FunctionRef, depth: int = 0) -> bool:
+    def is_main(self, reference: FunctionRef) -> bool:
         """Whether a function is a part of what a file does when it is run, which comes to it once.
 
         Nobody else calls it. It may be one of the commands that such a file has in a table.
         """
         self._all()
+        for called in self._above([reference]):
+            if not called.module.is_trial and not self._is_done_once(called):
+                return False
+        return True
+
+    def _is_done_once(self, reference: FunctionRef) -> bool:
         key, name = id(reference.function), reference.function.name
-        if key in self._repeated or self.of(reference) is not None or depth > _DEEPEST:
-            return False
         callers = [caller for caller in self._callers.get(key, []) if not caller.module.is_trial]
-        if not callers and key not in self._programs and key not in self._listed:
+        is_begun = key in self._programs or key in self._listed
+        if key in self._repeated or self.of(reference) is not None or not (callers or is_begun):
             return False
-        if any([_repeats(caller.function.body, name) or not self.is_main(caller, depth + 1) for caller in callers]):
+        if any([caller == reference or _repeats(caller.function.body, name) for caller in callers]):
             return False
         return self._are_all(reference, callers)
 
