@@ -349,6 +349,10 @@ class Function(NamedTuple):
     place: Place
 
 
+NEVER = ("NoReturn", "Never")
+"""What functions are annotated with that callers never come back from."""
+
+
 class Class(NamedTuple):
     """body: class-level statements that were kept; its methods are `Define`s among them.
 

@@ -151,6 +151,11 @@ def asks_for_autocommit(call: ir.Call) -> bool:
     return any([argument.value == ir.Constant("AUTOCOMMIT") for argument in call.arguments])
 
 
+def begins_nothing(call: ir.Call) -> bool:
+    """`sessionmaker(engine, autocommit=True)`: SQLAlchemy 1 makes sessions of which each statement commits itself."""
+    return ir.Argument("autocommit", ir.Constant(True)) in call.arguments
+
+
 def has_decorator(function: ir.Function, name: str) -> bool:
     """Whether a function has a plain decorator of that name, however it is qualified."""
     return any([isinstance(item, ir.Name) and item.path[-1] == name for item in function.decorators])

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import re
+
 from session_lint import ir
 from session_lint.flow import result
 from session_lint.flow.result import Event
-from session_lint.ir_queries import bound_paths, last_name, path_of
+from session_lint.ir_queries import bound_paths, last_name, path_of, words
+
+_CLOCK = re.compile(r"(^|[._])(now|utcnow|today|time)\(\)")
+"""`datetime.now(UTC).replace(tzinfo=None)`"""
 
 
 class Building:
@@ -15,6 +20,8 @@ class Building:
         self._parameters = {parameter.name for parameter in function.parameters}
         self._made: dict[str, list[tuple[int, set[str]]]] = {}
         """What each name is made from, by the numbers of the statements."""
+        self._times: set[str] = set()
+        """The names of points in time: that two rows share one builds neither on the other."""
         self._objects: dict[str, int] = {}
         """The names that objects get, with the first statement that gives them one."""
         self._assigned: dict[ir.Place, ir.Assign] = {}
@@ -28,6 +35,8 @@ class Building:
             for target in statement.targets:
                 if isinstance(target, ir.Name) and len(target.path) == 1:
                     self._made.setdefault(target.path[0], []).append((number, roots(statement.value)))
+                    if _CLOCK.search(words(statement.value)):
+                        self._times.add(target.path[0])
                     if _makes_object(statement.value):
                         self._objects.setdefault(target.path[0], number)
         for part in ir.expressions(statement) if isinstance(statement, (ir.Expression, ir.Assign, ir.Return)) else ():
@@ -40,7 +49,7 @@ class Building:
         earlier = [write for write in earlier if write.detail != result.CHANGE]
         written = self._written(earlier)
         used = self._used(later, {write.place for write in earlier})
-        depends = {name for name in written & used if name in self._made} - self._parameters
+        depends = {name for name in written & used if name in self._made} - self._parameters - self._times
         return depends - self._renewed(earlier, later) if depends else depends
 
     def _written(self, earlier: list[Event]) -> set[str]:

@@ -93,7 +93,13 @@ def _unnamed(context: Context, flow: FunctionFlow, info: SessionInfo) -> Finding
         f"the {info.type.role} that {info.name} opens is used in the same expression and can never be closed; "
         "give it a name with `with`"
     )
-    return context.finding(flow, info.place, message, confidence_of(flow, info))
+    return context.finding(flow, info.place, message, _left_with(context, flow, info))
+
+
+def _left_with(context: Context, flow: FunctionFlow, info: SessionInfo) -> Confidence:
+    """How sure a leak is that a program's end repairs, if nothing does so before."""
+    is_main = context.project.entry_points.is_main(flow.reference)
+    return Confidence.POSSIBLE if is_main else confidence_of(flow, info)
 
 
 def _is_part(context: Context, flow: FunctionFlow, info: SessionInfo) -> bool:
@@ -152,9 +158,7 @@ def _leaking(context: Context, flow: FunctionFlow, info: SessionInfo) -> Iterato
         )
     end = Mark(way.place, "control leaves here" if way.error is None else f"{way.error.text} may raise here")
     trail = [*history(session, "opened", "used", "wrote"), end]
-    is_main = context.project.entry_points.is_main(flow.reference)
-    confidence = Confidence.POSSIBLE if is_main else confidence_of(flow, info)
-    found = context.finding(flow, info.place, message, confidence, trail)
+    found = context.finding(flow, info.place, message, _left_with(context, flow, info), trail)
     if not normal and context.project.entry_points.ends_process(flow.reference):
         context.mitigated(found, f"the exception ends the program, and the {info.type.role} with it")
     else:

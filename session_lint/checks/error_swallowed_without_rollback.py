@@ -22,6 +22,7 @@ from session_lint.ir_queries import path_of, uncalled
 from session_lint.project import ownership
 from session_lint.project.databases import fails_on_forgiving_only
 from session_lint.project.guards import catches_failures, handled
+from session_lint.project.modules import ClassRef, VariableRef
 from session_lint.project.swallows import Reuse, Swallower, Use, ends_well, is_retry
 from session_lint.source import entry_words
 
@@ -223,7 +224,8 @@ def _judge_left(
     if owner.verdict == ownership.CLEANED and not ahead and not owner.commits and not context.local:
         return
     doubt = Confidence.LIKELY if ahead else owner.confidence
-    if context.local or (_expects_it(context, flow, session) and info.origin in (result.PARAMETER, result.ATTRIBUTE)):
+    is_given = info.origin in (result.PARAMETER, result.ATTRIBUTE) and not _may_be_wrapped(context, flow)
+    if context.local or (is_given and _expects_it(context, flow, session)):
         # Who catches IntegrityError knows that the session fails here, and leaves it so to everybody else.
         doubt = Confidence.LIKELY
     if (owner.commits and loses_nothing(session)) or context.project.outlives(session):
@@ -241,6 +243,22 @@ def _judge_left(
     place = session.witness.swallowed.place if session.witness.swallowed else way.place
     trail = history(session, "failed", "swallowed")
     yield context.finding(flow, place, message, confidence, trail, causes(session))
+
+
+def _may_be_wrapped(context: Context, flow: FunctionFlow) -> bool:
+    """Whether a metaclass of the project's own makes the class: each method may open and close a session around it."""
+    module, function = flow.reference
+    table, definition = context.project.table, module.classes.get(function.owner or "")
+    if definition is None:
+        return False
+    for symbol in table.ancestors(ClassRef(module, definition)):
+        if isinstance(symbol, ClassRef) and isinstance(symbol.definition.metaclass, ir.Name):
+            made_by = table.resolve(symbol.module, symbol.definition.metaclass.path)
+            if isinstance(made_by, VariableRef):
+                return True
+            if isinstance(made_by, ClassRef) and table.method(made_by, "__new__") is not None:
+                return True
+    return False
 
 
 def _expects_it(context: Context, flow: FunctionFlow, session: SessionState) -> bool:

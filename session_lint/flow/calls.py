@@ -47,6 +47,7 @@ from session_lint.flow.values import (
     opened_with,
 )
 from session_lint.ir_queries import (
+    begins_nothing,
     call_place,
     call_text,
     last_name,
@@ -173,7 +174,7 @@ class Calls(DecoratedCalls):
         if isinstance(callee, SessionClass) and callee.is_alias:
             return [(state, arguments[0][1] if arguments else None)]
         if isinstance(callee, (SessionClass, Factory)):
-            kind = opened_with(callee.type, [value for _, value, _ in arguments])
+            kind = opened_with(callee.type, [value for _, value, _ in arguments], begins_nothing(node))
             if self.joins_connection(arguments):
                 kind = kind._replace(commits=JOINED)
             state, identity = self.open(kind, node.place, state, call_text(node))

@@ -11,7 +11,7 @@ from session_lint.flow.gifts import gifts_of
 from session_lint.flow.result import Change, FunctionFlow, SessionInfo
 from session_lint.flow.state import BROKEN, CLOSED, ENTRY, FAILED, GONE, INACTIVE, Cause, Mark, SessionState, Witness
 from session_lint.flow.values import Const, Loaded, Path, Query, Session, Value, direct_sessions, loaded_in
-from session_lint.ir_queries import me_of
+from session_lint.ir_queries import last_name, me_of
 from session_lint.project.modules import FunctionRef
 
 _WAYS = 24
@@ -62,12 +62,20 @@ class Contract(NamedTuple):
 def contract_of(flow: FunctionFlow) -> Contract:
     """Read the contract off a function's exits."""
     function = flow.reference.function
-    foreign = {identity for identity in flow.sessions if not identity[0].startswith("@")}
+    # A scoped_session that the function makes is another one with every call, too.
+    foreign = {
+        identity
+        for identity in flow.sessions
+        if not identity[0].startswith("@") and not (identity[0] == "~" and identity[-1].startswith("@"))
+    }
     ways: dict[object, Way] = {}
     met: set[Path] = set()
     telling = _tells(flow, foreign)
     gifts = gifts_of(flow)
+    never_returns = function.returns is not None and last_name(function.returns) in ir.NEVER
     for out in flow.exits:
+        if never_returns and out.error is None:
+            continue  # What it calls to get away may not be seen.
         sessions = []
         for identity, session in out.state.sessions.items():
             if identity in foreign and (session.touched or session.transaction in (INACTIVE, GONE)):

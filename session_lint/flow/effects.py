@@ -89,7 +89,8 @@ class Effects:
         if state is not None:
             cause = state.witness.failed, state.witness.split
             # A commit is one of writes if any way there has written something.
-            lost = state.dirty and (state.transaction == CLOSED or kind == result.COMMITTED)
+            is_commit = kind == result.COMMITTED or detail == ops.COMMIT
+            lost = state.dirty and (state.transaction == CLOSED or is_commit)
             witness = (state.transaction, cause, state.begun, state.savepoints, lost)
         key = (kind, place, identity, witness, detail if isinstance(detail, (bool, str)) else None)
         if key not in self._seen_events:
@@ -263,7 +264,9 @@ class Effects:
         """Note the use of a session that is broken, closed or done with its block; what it is in after that."""
         identity = info.identity
         if session.transaction in BROKEN:
-            if session.witness.swallowed is not None:
+            # A commit that only ends an aborted transaction hides no error that is on its way out.
+            is_end = kind == ops.COMMIT and self.failing and loses_nothing(session)
+            if session.witness.swallowed is not None and not is_end:
                 self.event(result.USE_BROKEN, place, identity, text, session, kind)
             outcome.raises.add(state, Error(errors.REFUSED, place, text))
             if session.transaction == FAILED:
@@ -345,9 +348,7 @@ def is_active(session: SessionState) -> bool | None:
         return False
     if session.transaction not in BROKEN or session.witness.failed is None:
         return None
-    owner, method = failed_method(session)
-    is_query = owner.rpartition(".")[2] == "query"  # `Order.query.filter().delete()`
-    kind = ops.QUERY if is_query else ops.SESSION_METHODS.get(method)
+    kind, method = _failed_kind(session)
     if session.pending or kind in (ops.FLUSH, ops.COMMIT):
         return False if session.transaction == FAILED else None
     return True if kind in (ops.EXECUTE, ops.READ, ops.QUERY) or method in ops.QUERY_WRITES else None
@@ -363,9 +364,15 @@ def loses_nothing(session: SessionState) -> bool:
 
 def _is_by_statement(session: SessionState) -> bool:
     """Whether a statement has failed, and no flush before it."""
-    method = failed_method(session)[1]
-    is_statement = ops.SESSION_METHODS.get(method) == ops.EXECUTE or method in ops.QUERY_WRITES
-    return is_statement and not session.pending
+    kind, method = _failed_kind(session)
+    return (kind in (ops.EXECUTE, ops.QUERY) or method in ops.QUERY_WRITES) and not session.pending
+
+
+def _failed_kind(session: SessionState) -> tuple[str | None, str]:
+    """The kind of the operation that has failed, and its method: `Order.query.filter().delete()` is a query."""
+    owner, method = failed_method(session)
+    is_query = owner.rpartition(".")[2] == "query"
+    return ops.QUERY if is_query else ops.SESSION_METHODS.get(method), method
 
 
 def released(session: SessionState) -> SessionState:

@@ -74,6 +74,8 @@ _STORING = frozenset(
 )
 _SETTING = (".set()", "setattr()")
 _SETTER = re.compile(r"set_(\w+_)?(session|db|connection|conn)")
+_MAKER = re.compile(r"(^|_)(factory|cls|klass|class)$")
+"""`self.worker_factory(session)`, `repository_class(session)`: what they make keeps what it is given."""
 _ASKING = ("inspect", "object_session", "async_object_session", "close_all_sessions", "make_url")
 """Functions of SQLAlchemy that do more than to build a statement."""
 
@@ -240,7 +242,7 @@ class ForeignCalls(SessionCalls):
         last = label.removesuffix("()").rpartition(".")[2]
         state = self.lend_captured(arguments, state)
         given = [value for _, value, _ in arguments if carries_session(value)]
-        constructs = last[:1].isupper()
+        constructs = last[:1].isupper() or _MAKER.search(last) is not None
         stores = constructs or _stores(label, arguments)
         is_calm = last in ops.CALM_FUNCTIONS and not stores
         if is_calm or ops.CALM_OBJECTS.intersection(path_of(node.function)[:-1]):

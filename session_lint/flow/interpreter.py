@@ -403,7 +403,8 @@ class Interpreter(Exceptions):
             if isinstance(value, Session):
                 self.name_session(value, target)
                 return self.store(value, target, state, node).bind(target.path, value)
-            return state.bind(target.path, None if isinstance(value, Loaded) else value)
+            kept = None if isinstance(value, Loaded) else value
+            return self.hand_over(kept, state).bind(target.path, kept)
         if isinstance(target, ir.Collection):
             values = value.items if isinstance(value, Items) and len(value.items) == len(target.items) else ()
             if isinstance(value, Answer) and len(value.parts) == len(target.items):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from session_lint.flow import result
 from session_lint.flow.result import SessionInfo
-from session_lint.flow.state import BROKEN, NONE, State
+from session_lint.flow.state import BROKEN, NONE, OPEN, State
 from session_lint.flow.values import Path
 from session_lint.flow.variables import Variables
 
@@ -15,11 +15,15 @@ from session_lint.flow.variables import Variables
 class Namesakes(Variables):
     """Gives a session that others may call differently the benefit of the doubt."""
 
-    def rolled_back_too(self, identity: Path, state: State) -> State:
-        """The state after a rollback: what else has failed may have been this very session."""
+    def rolled_back_too(self, identity: Path, state: State, left: str = NONE) -> State:
+        """The state after a rollback: what else has failed may have been this very session.
+
+        left: what it is in then; after a savepoint its transaction goes on.
+        """
         for other, session in state.sessions.items():
             if session.transaction in BROKEN and other != identity and self._may_be_one(identity, other):
-                state = state.set(other, session._replace(transaction=NONE, dirty=False, pending=False, reset=True))
+                after = session._replace(transaction=left, pending=False)
+                state = state.set(other, after if left == OPEN else after._replace(dirty=False, reset=True))
         return state
 
     def _may_be_one(self, identity: Path, other: Path) -> bool:

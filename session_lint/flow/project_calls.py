@@ -10,12 +10,14 @@ from session_lint.flow import result
 from session_lint.flow.contract_calls import ContractCalls
 from session_lint.flow.contracts import Contract
 from session_lint.flow.outcome import Outcome
-from session_lint.flow.state import Pairs, State, distinct
+from session_lint.flow.state import Pairs, SessionState, State, distinct
 from session_lint.flow.values import (
+    JOINED,
     Answer,
     Arguments,
     Borrowed,
     Coroutine,
+    Factory,
     Function,
     Generator,
     Instance,
@@ -326,13 +328,24 @@ class ProjectCalls(ContractCalls):
                 path = (*path_of(node.function), "()")
                 pairs.append(self.materialise(value, after, path, node.place, result.ATTRIBUTE))
             elif isinstance(value, Registry):
-                pairs.append(self.materialise(value, after, (call_text(node),), node.place, result.AMBIENT))
+                is_new = value.is_unnamed  # The function has just made it.
+                if is_new:
+                    value = value._replace(identity=(*value.identity, f"@{node.place[0]}:{node.place[1]}"))
+                after, session = self.materialise(value, after, (call_text(node),), node.place, result.AMBIENT)
+                if is_new and isinstance(session, Session):
+                    after = after.set(session.identity, SessionState())
+                pairs.append((after, session))
             else:
                 pairs.append((after, value))
         return pairs
 
     def _result(self, callee: Function, bindings: tuple[tuple[str, Value], ...]) -> Value:
         value = self.project.statics.results.given_by(callee)
+        given_sessions = [given.identity for _, given in bindings if isinstance(given, Session)]
+        is_joined = any([self.flow.sessions[identity].type.role == "connection" for identity in given_sessions])
+        if isinstance(value, (Factory, Opened)) and is_joined:
+            # `get_session_factory(connection)`: whoever has begun its transaction ends it.
+            return value._replace(type=value.type._replace(commits=JOINED))
         held = [given for _, given in bindings if carries_session(given)]
         if isinstance(value, Instance) and held and not value.fields and self.project.holds_session(value.reference):
             # `get_repositories(session)`: the object that comes back works with the session that went in.

@@ -443,9 +443,9 @@ def contents(value: Value) -> tuple[Value, ...]:
     return (value,)
 
 
-def opened_with(kind: SessionType, values: Iterable[Value]) -> SessionType:
+def opened_with(kind: SessionType, values: Iterable[Value], begins_nothing: bool = False) -> SessionType:
     """What is opened with these values: over an AUTOCOMMIT engine, each statement commits itself."""
-    is_autocommit = any([isinstance(value, Engine) and value.autocommit for value in values])
+    is_autocommit = begins_nothing or any([isinstance(value, Engine) and value.autocommit for value in values])
     return kind._replace(commits=STATEMENT) if is_autocommit else kind
 
 

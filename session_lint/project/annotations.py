@@ -69,8 +69,10 @@ class Annotations:
             assigned = symbol.assignment.value
             if isinstance(assigned, (ir.Subscript, ir.Name)):
                 return self.annotated(symbol.module, assigned, depth + 1)
-        value = self._statics.name(module, annotation.path)
-        return _instance_of(value), None
+        value = _instance_of(self._statics.name(module, annotation.path))
+        if isinstance(value, Extension):
+            value = self._statics.outside.only_extension or value  # The project's own is what one is given.
+        return value, None
 
     def _generic(self, module: Module, node: ir.Subscript, depth: int) -> tuple[Value, Dependency | None]:
         last = node.base.path[-1] if isinstance(node.base, ir.Name) else ""

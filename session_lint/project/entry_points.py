@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from session_lint import ir
 from session_lint.flow import tasks
 from session_lint.flow.values import ClassValue, Closure, Function, Value
-from session_lint.ir_queries import is_endless, last_name, own_expressions, path_of, uncalled
+from session_lint.ir_queries import bound_names, is_endless, last_name, own_expressions, path_of, uncalled
 from session_lint.project.modules import FunctionRef, Module
 from session_lint.source import entry_words
 
@@ -55,6 +55,10 @@ class EntryPoints:
         """Which files call a function when they are run as programs."""
         self._repeated: set[int] = set()
         """Functions that such a file calls in a loop."""
+        self._listed: set[int] = set()
+        """Functions in such a file's table of commands, of which it runs one: `COMMANDS = {"add": add}`."""
+        self._listings: set[int] = set()
+        """The names in those tables."""
 
     def all(self) -> list[Entry]:
         return list(self._all().values())
@@ -86,7 +90,8 @@ class EntryPoints:
                 continue
             callers = [caller for caller in self._callers.get(id(function), []) if not caller.module.is_trial]
             is_main = function.name == "main" and function.owner is None
-            if self.of(called) is not None or not (callers or self._programs.get(id(function)) or is_main):
+            is_begun = id(function) in self._programs or id(function) in self._listed
+            if self.of(called) is not None or not (callers or is_begun or is_main):
                 return False
             if any([_handles(caller.function.body, function.name) for caller in callers]):
                 return False
@@ -95,13 +100,25 @@ class EntryPoints:
         return True
 
     def is_main(self, reference: FunctionRef) -> bool:
-        """Whether a function is what a file does when it is run: that calls it once, and nobody else does."""
+        """Whether a function is a part of what a file does when it is run, which comes to it once.
+
+        Nobody else calls it. It may be one of the commands that such a file has in a table.
+        """
         self._all()
-        key = id(reference.function)
-        if key not in self._programs or key in self._repeated or self.of(reference) is not None:
-            return False
+        for called in self._above([reference]):
+            if not called.module.is_trial and not self._is_done_once(called):
+                return False
+        return True
+
+    def _is_done_once(self, reference: FunctionRef) -> bool:
+        key, name = id(reference.function), reference.function.name
         callers = [caller for caller in self._callers.get(key, []) if not caller.module.is_trial]
-        return not callers and self._are_all(reference, callers)
+        is_begun = key in self._programs or key in self._listed
+        if key in self._repeated or self.of(reference) is not None or not (callers or is_begun):
+            return False
+        if any([caller == reference or _repeats(caller.function.body, name) for caller in callers]):
+            return False
+        return self._are_all(reference, callers)
 
     def _are_all(self, reference: FunctionRef, callers: list[FunctionRef]) -> bool:
         """Whether nobody but these, and programs, seems to call a function.
@@ -127,10 +144,11 @@ class EntryPoints:
 
     def _hands_on(self, module: Module, name: str) -> bool:
         """Whether a module mentions a name and does not call it."""
-        for body in (module.tree.body, *[function.body for function in module.functions.values()]):
+        functions = [each for each in module.functions.values() if not _means_another(each, name)]
+        for body in (module.tree.body, *[function.body for function in functions]):
             called = {id(call.function) for call in self._project.table.bodies.calls(body)}
             for part in self._project.table.bodies.expressions(body):
-                if part == ir.Name((name,)) and id(part) not in called:
+                if part == ir.Name((name,)) and id(part) not in called and id(part) not in self._listings:
                     return True
         return False
 
@@ -170,6 +188,7 @@ class EntryPoints:
                 for statement in module.tree.body:
                     if isinstance(statement, ir.If) and _is_program(statement.test):
                         self._read_program(module, statement.body)
+                        self._read_tables(module)
                 for reference in self._project.functions(module):
                     self._read(reference)
         return self._entries
@@ -192,6 +211,24 @@ class EntryPoints:
                 self._programs.setdefault(id(called.function), []).append(module)
                 if any([ir.within(call.place, loop.place) for loop in loops]):
                     self._repeated.add(id(called.function))
+
+    def _read_tables(self, module: Module) -> None:
+        """Note the commands of a file that is run, unless it goes on to another one, or catches what one raises."""
+        bodies = [module.tree.body, *[function.body for function in module.functions.values()]]
+        for statement in module.tree.body:
+            if not isinstance(statement, ir.Assign):
+                continue
+            target, value = statement.targets[0], statement.value
+            is_entry = isinstance(target, ir.Subscript)  # `COMMANDS["add"] = add`
+            table = target.base if isinstance(target, ir.Subscript) else target
+            items = value.items if isinstance(value, ir.Collection) and value.kind == "dict" else ()
+            listed = [item for item in ((value,) if is_entry else items) if isinstance(item, ir.Name)]
+            if listed and not any([_keeps_on(body, table) for body in bodies]):
+                for item in listed:
+                    command = self._function(module, item, None, None)
+                    if command is not None and command.module is module:
+                        self._listed.add(id(command.function))
+                        self._listings.add(id(item))
 
     # ------------------------------------------------------------------------------------- by what it is
 
@@ -300,6 +337,30 @@ def _handles(body: tuple[ir.Stmt, ...], name: str) -> bool:
     """Whether a `try` with handlers stands around a call of a function."""
     attempts = [node for node in ir.statements(body) if isinstance(node, ir.Try) and node.handlers]
     return any([name in _called(attempt.body) for attempt in attempts])
+
+
+def _means_another(function: ir.Function, name: str) -> bool:
+    """Whether a name is one of the function's own variables."""
+    own = [parameter.name for parameter in function.parameters]
+    return name in own or any([name in bound_names(each) for each in ir.statements(function.body)])
+
+
+def _repeats(body: tuple[ir.Stmt, ...], name: str) -> bool:
+    """Whether a loop calls a function of that name."""
+    loops = [node for node in ir.statements(body) if isinstance(node, (ir.For, ir.While))]
+    turns = [part for part in ir.expressions(body) if isinstance(part, ir.Comprehension)]
+    called = [*ir.expressions(tuple(loops)), *[part for turn in turns for part in ir.expressions(turn)]]
+    return any([isinstance(part, ir.Call) and last_name(part.function) == name for part in called])
+
+
+def _keeps_on(body: tuple[ir.Stmt, ...], table: ir.Expr) -> bool:
+    """Whether a table is looked into by a loop, or where errors are caught."""
+    around = [
+        node
+        for node in ir.statements(body)
+        if isinstance(node, (ir.For, ir.While)) or (isinstance(node, ir.Try) and node.handlers)
+    ]
+    return table in ir.expressions(tuple(around))
 
 
 def _called(body: tuple[ir.Stmt, ...]) -> set[str]:

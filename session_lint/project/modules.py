@@ -51,7 +51,8 @@ class Module:
         folders, last = self._place()
         if any([folder in _TRIALS or folder.endswith("_tests") for folder in folders]):
             return True
-        return last in ("migrations", "tests") or last.startswith(("test_", "conftest")) or last.endswith("_test")
+        is_named = last in ("migrations", "testing", "tests") or last.startswith(("test_", "conftest"))
+        return is_named or last.endswith("_test")
 
     @property
     def is_command(self) -> bool:

@@ -51,12 +51,12 @@ class Outside:
             owner, _, last = dotted.rpartition(".")
             self._known[dotted] = None
             if last == "session" and owner.rpartition(".")[2] in _EXTENSION:
-                extension = self._only_extension if owner.startswith(f"{_REQUEST}.") else self.of(owner)
+                extension = self.only_extension if owner.startswith(f"{_REQUEST}.") else self.of(owner)
                 if isinstance(extension, Extension):
                     self._known[dotted] = extension.session
             elif last in _EXTENSION and (owner == _APPLICATION or self._statics.table.is_unread(dotted)):
                 # A module of the project's that was not read has imported it.
-                self._known[dotted] = self._only_extension
+                self._known[dotted] = self.only_extension
             if self._known[dotted] is None and owner in KEEPERS:
                 self._known[dotted] = self._kept(owner, last)
             if self._known[dotted] is None and owner and (_REGISTRY.match(last) or last in _EXTENSION):
@@ -64,7 +64,7 @@ class Outside:
         return self._known[dotted]
 
     @cached_property
-    def _only_extension(self) -> Extension | None:
+    def only_extension(self) -> Extension | None:
         """The `db` that whoever sets the application up leaves there: the one that the project makes, if it is one."""
         found = {
             value

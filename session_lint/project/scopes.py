@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from session_lint import ir
@@ -24,6 +24,10 @@ _TEARDOWNS = frozenset(
 
 _ENDS = frozenset("request_tearing_down appcontext_tearing_down request_finished".split())
 """Flask's signals of the same. What else a function may be connected to says nothing of requests."""
+
+_TRANSACTION_HOOK = "TransactionHook"
+"""Pecan's: it is given five functions, and calls the last one, `clear`, at the end of every request."""
+_CLEAR = 4
 
 _AFTER_TASKS = frozenset("task_postrun task_success task_failure".split())
 """Celery's signals: they call what is connected to them after its own tasks, and after nothing else."""
@@ -189,7 +193,7 @@ class Scopes:
         return not _AFTER_TASKS.isdisjoint(self._signals_of(function))
 
     def _signals_of(self, function: ir.Function) -> set[str]:
-        """The signals of ends that a function is connected to by a call: `request_tearing_down.connect(clean_up)`."""
+        """The ends that a function is registered for by a call: `request_tearing_down.connect(clean_up)`."""
         if self._connected is None:
             self._connected = {}
             for module in self._project.table.modules:
@@ -197,12 +201,14 @@ class Scopes:
                     for call in self._project.table.bodies.calls(body):
                         *_, signal, method = ("", *words(call.function).split("."))
                         if method == "connect" and signal in _ENDS | _AFTER_TASKS:
-                            self._connect(module, signal, call)
+                            self._connect(module, signal, call.arguments)
+                        elif method == _TRANSACTION_HOOK:
+                            self._connect(module, method, call.arguments[_CLEAR:])
         return self._connected.get(id(function), set())
 
-    def _connect(self, module: Module, signal: str, call: ir.Call) -> None:
+    def _connect(self, module: Module, signal: str, arguments: Sequence[ir.Argument]) -> None:
         assert self._connected is not None
-        for argument in call.arguments:
+        for argument in arguments:
             path = argument.value.path if isinstance(argument.value, ir.Name) else ()
             symbol = self._project.table.resolve(module, path) if path else None
             if isinstance(symbol, FunctionRef):

@@ -39,7 +39,7 @@ from session_lint.flow.values import (
     named,
     opened_with,
 )
-from session_lint.ir_queries import asks_for_autocommit, has_decorator, is_property, last_name, path_of
+from session_lint.ir_queries import asks_for_autocommit, begins_nothing, has_decorator, is_property, last_name, path_of
 from session_lint.project import shapes
 from session_lint.project import sqlalchemy_names as names
 from session_lint.project.annotations import Annotations
@@ -412,7 +412,7 @@ class Statics:
         for name, value in values:
             if name == "class_" and isinstance(value, SessionClass):
                 kind = value.type
-        return opened_with(kind, [value for _, value in values])
+        return opened_with(kind, [value for _, value in values], begins_nothing(node))
 
     def dependency(self, module: Module, node: ir.Call, local: dict[str, Value] | None = None) -> Value:
         """`Depends(f, scope=..., use_cache=...)`."""

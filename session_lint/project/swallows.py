@@ -12,7 +12,7 @@ from session_lint.flow.answers import answer_in
 from session_lint.flow.effects import loses_nothing
 from session_lint.flow.result import Event, Exit, FunctionFlow
 from session_lint.flow.state import BROKEN, FAILED, SessionState
-from session_lint.flow.values import Path
+from session_lint.flow.values import Answer, Path, Value
 from session_lint.ir_queries import bound_paths, handled_calls, is_endless, last_name
 from session_lint.project.guards import guards_alone, hands_over
 
@@ -150,6 +150,7 @@ class Swallows:
             # What is asked of the session itself before what its objects load.
             key=lambda event: (
                 event.session is not None and event.session.transaction != FAILED,
+                _ends_nothing(event),
                 event.detail == operations.LOAD,
                 event.place,
             ),
@@ -166,7 +167,7 @@ class Swallows:
                 certainty = Confidence.POSSIBLE
             if event.detail == operations.LOAD:
                 certainty = certainty.at_most(Confidence.LIKELY)
-            if self._project.outlives(event.session):
+            if self._project.outlives(event.session) or _ends_nothing(event):
                 certainty = Confidence.POSSIBLE
             elif event.session.transaction != FAILED:
                 is_meant = _goes_on_for_ever(flow, event) or (not _is_attempt(event) and self._is_meant(flow, event))
@@ -193,17 +194,27 @@ class Swallows:
         callee = self._deeper(flow, event.identity, event.session)
         if callee is None or swallowed is None:
             return False
-        if all([answer_in(way.value) is not None for way in callee.flow.exits if _leaves_broken(way)]):
-            return False  # The flow itself has followed what the caller does with each answer.
+        # What the caller does with an answer that is known, the flow itself has followed.
+        answers = [answer_in(way.value) for way in callee.flow.exits if _leaves_broken(way)]
         names: set[str] = set()
         for statement in ir.statements(flow.reference.function.body):
             if isinstance(statement, ir.Assign) and ir.within(swallowed.place, statement.place):
-                names = {path[0] for target in statement.targets for path in bound_paths(target)}
+                names = {name for target in statement.targets for name in _untold(target, answers)}
             elif isinstance(statement, ir.If) and swallowed.place < statement.place < event.place:
                 parts = ir.expressions(statement.test)
                 if any([isinstance(part, ir.Name) and part.path[0] in names for part in parts]) and _leaves(statement):
                     return True
         return False
+
+
+def _untold(target: ir.Expr, answers: list[Value]) -> Iterator[str]:
+    """The names of which is not known in all cases what they hold: of `rows, error = load()` it may be one of them."""
+    if isinstance(target, ir.Collection):
+        for index, item in enumerate(target.items):
+            parts = [answer.part(index) if isinstance(answer, Answer) else None for answer in answers]
+            yield from _untold(item, parts)
+    elif None in answers:
+        yield from [path[0] for path in bound_paths(target)]
 
 
 def _leaves(statement: ir.If) -> bool:
@@ -220,6 +231,13 @@ def _leaves_broken(way: Exit) -> bool:
 def ends_well(event: Event, session: SessionState) -> bool:
     """Whether a block that ends after a failure loses nothing. A savepoint's fails at its RELEASE."""
     return event.detail != result.RELEASE and loses_nothing(session)
+
+
+def _ends_nothing(event: Event) -> bool:
+    """Whether a commit goes through and loses nothing: the statement that has failed is all that was sent."""
+    session = event.session
+    is_commit = event.detail == operations.COMMIT
+    return is_commit and session is not None and session.reset and loses_nothing(session)
 
 
 def is_retry(reuse: Reuse) -> bool:

@@ -59,6 +59,11 @@ WORDS = (
     b"Thread(",
     # A job that runs in an application context, or a worker that begins one for good.
     b"app_context(",
+    # What ends the requests of Pecan.
+    b"TransactionHook(",
+    # A helper that handlers of errors call, and never come back from.
+    b"-> NoReturn",
+    b"-> Never:",
 )
 
 

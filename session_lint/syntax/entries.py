@@ -72,6 +72,26 @@ class Entries:
         )
 
 
+def tables(body: Sequence[ast.stmt], names: Iterable[str]) -> dict[int, str]:
+    """The statements, by identity, that put functions of these names into a table of commands, and what it is called.
+
+    `COMMANDS = {"add": add}`, `COMMANDS["add"] = add`.
+    """
+    found: dict[int, str] = {}
+    for item in body:
+        if isinstance(item, ast.Assign):
+            target, listed = item.targets[0], [item.value]
+            if isinstance(target, ast.Subscript):
+                target = target.value
+            elif isinstance(item.value, ast.Dict):
+                listed = item.value.values
+            else:
+                continue
+            if isinstance(target, ast.Name) and any([isinstance(one, ast.Name) and one.id in names for one in listed]):
+                found[id(item)] = target.id
+    return found
+
+
 def _imports(nodes: Iterable[ast.AST]) -> set[str]:
     """The names of what is imported and may be the project's own."""
     names: set[str] = set()

@@ -11,8 +11,9 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
+from session_lint import ir
 from session_lint.source import entry_words
-from session_lint.syntax.entries import Entries
+from session_lint.syntax.entries import Entries, tables
 from session_lint.syntax.names import is_program, last_name
 from session_lint.syntax.text import Text
 
@@ -113,6 +114,7 @@ class _Reader:
         functions = [statement for statement in body if isinstance(statement, _Function)]
         working = [item for item in functions if id(item) in kept and self._has_word(item)]
         kept |= self._callers(functions, working, _BY_NAME)
+        kept |= self._looking_up(body, functions, kept)
         called = self._imported.union([item.name for item in functions if id(item) in kept])
         programs = [item for item in body if is_program(item) and self._calls(item, called)]
         kept |= {id(item) for item in programs} | self._handing_on(body, programs, called)
@@ -314,6 +316,16 @@ class _Reader:
         """Whether it calls one of the functions of that name."""
         return not names.isdisjoint(_BY_NAME.findall(self.text.between(statement.lineno, _last_line(statement))))
 
+    def _looking_up(self, body: Sequence[ast.stmt], functions: list[_AnyFunction], kept: set[int]) -> set[int]:
+        """A program's tables of commands that matter, and the functions that may look them up there."""
+        commands = [item.name for item in functions if id(item) in kept]
+        found = tables(body, commands) if commands and any([is_program(item) for item in body]) else {}
+        if not found:
+            return set()
+        mention = re.compile(rf"\b(?:{'|'.join(sorted(set(found.values())))})\b")
+        looking = [item for item in functions if mention.search(self.text.between(item.lineno, _last_line(item)))]
+        return {*found, *map(id, looking)}
+
     def _handing_on(self, body: Sequence[ast.stmt], programs: list[ast.stmt], names: frozenset[str]) -> set[int]:
         """What mentions a function that a program calls, and does not call it: others may, for as long as they run."""
         begun = [self.text.between(item.lineno, _last_line(item)) for item in programs]
@@ -377,6 +389,7 @@ _TELLING = frozenset(
     " append update pop items sleep lower strip split startswith endswith exit abort add_note inc labels".split()
 )
 """What handlers call that surely use no session."""
+_EXITS = frozenset("exit _exit quit abort fail skip".split())
 _HOOKS = ("NotImplementedError", "abstractmethod")
 
 
@@ -416,8 +429,12 @@ def _length(statement: ast.stmt) -> int:
 
 def _ends_by_raising(function: _AnyFunction) -> bool:
     """`def not_found(): raise HTTPException(404)`: callers never come back from it."""
-    return isinstance(function.body[-1], ast.Raise) or (
-        _length(function) <= _SHORT and any([isinstance(statement, ast.Raise) for statement in function.body])
+    last = function.body[-1]
+    is_exit = isinstance(last, ast.Expr) and isinstance(last.value, ast.Call) and last_name(last.value.func) in _EXITS
+    return (
+        (isinstance(last, ast.Raise) or is_exit)
+        or last_name(function.returns) in ir.NEVER
+        or (_length(function) <= _SHORT and any([isinstance(statement, ast.Raise) for statement in function.body]))
     )
 
 
