@@ -97,7 +97,7 @@ def _by_framework(context: Context, flow: FunctionFlow, info: SessionInfo) -> st
     """A session that anybody can get hold of: nothing that runs for the same request or job may commit it."""
     project, profile = context.project, context.project.profiles.named(info.framework)
     entry = project.entry_points.of(flow.reference)
-    if profile.commits or project.committers.around_requests():
+    if profile.commits or project.committers.around(entry is not None and entry.kind == MESSAGE):
         return None
     is_in_context = _is_in_own_context(flow, info, profile.scopes)
     if not is_in_context:
