@@ -141,7 +141,8 @@ class Scopes:
         called = {call.function for call in self._project.table.bodies.calls(body)}
         decorators = function.decorators if function is not None else ()
         is_teardown = any([decorator_name(decorator) in _TEARDOWNS for decorator in decorators])
-        is_teardown = is_teardown or (function is not None and bool(self._signals_of(function)))
+        is_around_task = function is not None and _is_around_task(module, function)
+        is_teardown = is_teardown or is_around_task or (function is not None and bool(self._signals_of(function)))
         perhaps = {
             id(part)  # `if error: session.rollback()` leaves what was only read.
             for statement in self._project.table.bodies.statements(body)
@@ -162,7 +163,7 @@ class Scopes:
                 if method == "remove" and ir.Name((*node.path[:-1], "configure")) not in called:
                     yield self._named(module, function, node.path[:-1]), node in given
                 elif is_teardown and (method == "close" or (method == "rollback" and id(node) not in perhaps)):
-                    is_hook = function is None or not self._is_after_tasks(function)
+                    is_hook = function is None or not (is_around_task or self._is_after_tasks(function))
                     yield self._named(module, function, node.path[:-1]), is_hook
                 elif method == "clear" and owner == "registry":
                     yield _ANY, False
@@ -270,6 +271,13 @@ class Scopes:
         if "." in function.qualname and not function.owner:
             return True  # a wrapper of a decorator
         return bool(self._project.entry_points.reaching([FunctionRef(module, function)]))
+
+
+def _is_around_task(module: Module, function: ir.Function) -> bool:
+    """Whether it is what a class of Celery tasks does around each of them."""
+    definition = module.classes.get(function.owner or "")
+    is_task = definition is not None and any([last_name(base) == "Task" for base in definition.bases])
+    return is_task and function.name in ("__call__", "after_return")
 
 
 def is_context(statement: ir.Stmt) -> bool:
