@@ -61,12 +61,14 @@ class Constant(NamedTuple):
 class Collection(NamedTuple):
     """A tuple, list, set or dict display; of a dict the values.
 
-    keys: of a dict the names by which the items are found, None where it may be any.
+    keys: of a dict the names by which the items are found, None where it may be any. has_star: an item stands for as
+    many as it has itself: `[*rows]`.
     """
 
     items: tuple[Expr, ...]
     kind: str
     keys: tuple[str | None, ...] = ()
+    has_star: bool = False
 
 
 class Subscript(NamedTuple):

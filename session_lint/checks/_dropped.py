@@ -7,20 +7,42 @@ from session_lint.checks._unseen_commits import calls_commit, may_commit_around
 from session_lint.checks.context import Context
 from session_lint.flow import result
 from session_lint.flow.result import FunctionFlow, SessionInfo
+from session_lint.flow.state import CLOSED, SessionState
 from session_lint.ir_queries import last_name, path_of
 from session_lint.project.entry_points import MESSAGE, REQUEST
 from session_lint.project.modules import FunctionRef
 
 
-def dropped_by(context: Context, flow: FunctionFlow, info: SessionInfo) -> str | None:
-    """What rolls the session back after the function, in words that fit into a message; None if that is not sure."""
+def dropped_by(context: Context, flow: FunctionFlow, info: SessionInfo, lost: SessionState) -> str | None:
+    """What rolls the session back after the function, in words that fit into a message; None if that is not sure.
+
+    lost: the state in which it has the writes.
+    """
     if info.origin in (result.LOCAL, result.PROVIDED):
         return f"when the {info.type.role} is closed,"
+    if info.origin == result.AMBIENT and lost.transaction == CLOSED:
+        # By the function, or by a block of its: what it enters has been followed.
+        known = _entered(context, flow, info)
+        return None if calls_commit(context, flow.reference, known=known) else f"when the {info.type.role} is closed,"
     if info.origin == result.INJECTED and info.provider is not None:
         return _by_provider(context, flow, info, info.provider)
     if info.origin == result.AMBIENT and info.framework:
         return _by_framework(context, flow, info)
     return None
+
+
+def _entered(context: Context, flow: FunctionFlow, info: SessionInfo) -> frozenset[ir.Place]:
+    """The calls whose `with` blocks stand around what a session writes, and those that come when they have ended."""
+    writes = [event for event in flow.events if event.kind == result.WROTE and event.identity == info.identity]
+    blocks = [frame.node for event in writes for frame in event.frames if isinstance(frame.node, ir.With)]
+    parts = [part for block in blocks for item in block.items for part in ir.expressions(item.value)]
+    end = max([block.place[2:] for block in blocks], default=None)
+    later = [
+        call.place
+        for call in context.project.table.bodies.calls(flow.reference.function.body)
+        if end is not None and call.place[:2] > end
+    ]
+    return frozenset([*later, *[part.place for part in parts if isinstance(part, ir.Call)]])
 
 
 # ------------------------------------------------------------------------------------------------ dependencies
@@ -97,7 +119,7 @@ def _by_framework(context: Context, flow: FunctionFlow, info: SessionInfo) -> st
     """A session that anybody can get hold of: nothing that runs for the same request or job may commit it."""
     project, profile = context.project, context.project.profiles.named(info.framework)
     entry = project.entry_points.of(flow.reference)
-    if profile.commits or project.committers.around_requests():
+    if profile.commits or project.committers.around(entry is not None and entry.kind == MESSAGE):
         return None
     is_in_context = _is_in_own_context(flow, info, profile.scopes)
     if not is_in_context:

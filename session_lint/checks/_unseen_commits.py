@@ -43,8 +43,13 @@ def may_commit_around(context: Context, reference: FunctionRef, decorator: ir.Ex
     return any([context.project.committers.commits(FunctionRef(module, item)) for item in (made, *around)])
 
 
-def calls_commit(context: Context, reference: FunctionRef, depth: int = _DEEPEST) -> bool:
-    """Whether a call that is not followed may commit: by its name, or because nothing is known of it."""
+def calls_commit(
+    context: Context, reference: FunctionRef, depth: int = _DEEPEST, known: frozenset[ir.Place] = frozenset()
+) -> bool:
+    """Whether a call that is not followed may commit: by its name, or because nothing is known of it.
+
+    known: the places of those that do not.
+    """
     flow = context.project.flow(reference)
     if flow is None or flow.unresolved:
         return True
@@ -55,7 +60,7 @@ def calls_commit(context: Context, reference: FunctionRef, depth: int = _DEEPEST
         if call.place in callees:
             if depth and calls_commit(context, callees[call.place], depth - 1):
                 return True
-        elif call.place not in own and _is_unknown(context, flow, call, local):
+        elif call.place not in own and call.place not in known and _is_unknown(context, flow, call, local):
             return True
     return False
 

@@ -12,7 +12,7 @@ from session_lint.checks.context import Context, happens, step_at
 from session_lint.findings import Confidence, Finding, Severity, Step
 from session_lint.flow import errors, result
 from session_lint.flow.result import Exit, FunctionFlow
-from session_lint.flow.state import BROKEN, OPEN
+from session_lint.flow.state import BROKEN, CLOSED, OPEN, SessionState
 from session_lint.flow.values import Extension, Path, Registry
 from session_lint.ir_queries import last_name, path_of
 from session_lint.project.entry_points import OWN_THREAD, Entry
@@ -23,6 +23,8 @@ from session_lint.project.scopes import is_context
 _MANAGED = ("zope.sqlalchemy", "pyramid_tm", "transaction")
 """Who ends the transactions of all sessions that are registered with it, and gives their connections back."""
 _TIDYING = re.compile(r"(remove|close|clean|release|dispose|reset)\w*_(\w*sessions?|db|connections?)$")
+
+_NEVER_USED = SessionState()
 
 
 @rule("SES206", "scoped-session-never-removed", Severity.ERROR)
@@ -106,11 +108,14 @@ def _not_removed_by_threads(context: Context) -> Iterator[Finding]:
     """Work that is given to a thread: the hooks that end a request know nothing of it."""
     for flow in context.flows():
         info = next((info for info in flow.sessions.values() if info.origin == result.AMBIENT), None)
-        if info is None or info.framework or not _leaves_open(flow, info.identity):
+        if info is None or not _leaves_open(flow, info.identity):
             continue
-        entry = context.project.entry_points.of(flow.reference)
-        name = info.identity[-1]
-        if entry is None or entry.kind not in OWN_THREAD or not context.project.scopes.is_removed(info.identity[1:]):
+        entry, scopes = context.project.entry_points.of(flow.reference), context.project.scopes
+        name = info.name if info.framework else info.identity[-1]
+        if entry is None or entry.kind not in OWN_THREAD:
+            continue
+        removes = scopes.needs_no_context if info.framework else scopes.is_removed
+        if not removes(info.identity[1:]) or (info.framework and flow.reference.function.decorators):
             continue
         if name.startswith("@"):
             continue  # The function has made the registry itself: its session goes with it, not with the thread.
@@ -137,7 +142,8 @@ def _does_not(flow: FunctionFlow, identity: Path) -> str:
     ways = [way for way in flow.exits if _is_open(way, identity)]
     failing = min([way.error for way in ways if way.error is not None], key=lambda error: error.place, default=None)
     if failing is None or any([way.error is None for way in ways]):
-        return "never calls"
+        ended = [way for way in flow.exits if way.state.sessions.get(identity, _NEVER_USED).transaction == CLOSED]
+        return "does not always call" if ended else "never calls"
     return f"does not call, if {happens(failing.text)},"
 
 

@@ -46,7 +46,7 @@ def check(context: Context) -> Iterator[Finding]:
             lost = _lost(flow, info)
             if info.type.role == "connection" and result.BEGUN not in {event.kind for event in flow.events}:
                 lost = None if commits_by_itself(context, flow, info.identity) else lost
-            dropped = dropped_by(context, flow, info) if lost is not None else None
+            dropped = dropped_by(context, flow, info, lost) if lost is not None else None
             if lost is not None and dropped is not None and not _callee_says_otherwise(context, flow, info.identity):
                 if info.provider is not None:
                     told.add(info.provider)

@@ -12,6 +12,11 @@ from session_lint.project.modules import FunctionRef
 if TYPE_CHECKING:
     from session_lint.project.link import Project
 
+_OF_REQUESTS = frozenset(
+    "after_request after_app_request after_this_request teardown_request teardown_app_request dispatch_request "
+    "full_dispatch_request finalize_request wsgi_app".split()
+)
+"""Flask's hooks and methods that know nothing of the jobs of a worker."""
 _HOOKS = frozenset(
     "after_request after_app_request after_this_request teardown_request teardown_app_request teardown_appcontext "
     "connect connect_via".split()
@@ -29,7 +34,7 @@ class Committers:
     def __init__(self, project: Project) -> None:
         self._project = project
         self._names: frozenset[str] | None = None
-        self._around: bool | None = None
+        self._around: dict[frozenset[str], bool] = {}
         self._route_classes: bool | None = None
 
     def commits(self, reference: FunctionRef) -> bool:
@@ -52,13 +57,14 @@ class Committers:
             )
         return name in self._names
 
-    def around_requests(self) -> bool:
-        """Whether a hook, a base class or a setting commits what requests and jobs leave behind."""
-        if self._around is None:
-            self._around = any([self._is_around(flow.reference) for flow in self._project.all_flows()]) or any(
-                self._mentions(part) for part in self._expressions()
-            )
-        return self._around
+    def around(self, is_job: bool) -> bool:
+        """Whether a hook, a base class or a setting commits what requests leave behind, or what jobs do."""
+        names = (_HOOKS | _AROUND) - (_OF_REQUESTS if is_job else frozenset())
+        if names not in self._around:
+            self._around[names] = any(
+                [self._is_around(flow.reference, names) for flow in self._project.all_flows()]
+            ) or any(self._mentions(part, names) for part in self._expressions())
+        return self._around[names]
 
     def has_route_classes(self) -> bool:
         """Whether what runs around FastAPI routes is of the project's own making, and may commit for them."""
@@ -69,19 +75,19 @@ class Committers:
             )
         return self._route_classes
 
-    def _is_around(self, reference: FunctionRef) -> bool:
+    def _is_around(self, reference: FunctionRef, names: frozenset[str]) -> bool:
         function = reference.function
         called = [uncalled(item) for item in function.decorators]
-        hooked = any([last_name(item) in _HOOKS for item in called])
-        return (hooked or (bool(function.owner) and function.name in _AROUND)) and self.commits(reference)
+        hooked = any([last_name(item) in names & _HOOKS for item in called])
+        return (hooked or (bool(function.owner) and function.name in names & _AROUND)) and self.commits(reference)
 
-    def _mentions(self, part: ir.Expr) -> bool:
+    def _mentions(self, part: ir.Expr, names: frozenset[str]) -> bool:
         """`app.after_request(finish)`, and the setting by which old Flask-SQLAlchemy commits."""
         if isinstance(part, ir.Constant):
             return part.value == _SETTING
         if isinstance(part, ir.Name):
             return part.path[-1] == _SETTING
-        if isinstance(part, ir.Call) and last_name(part.function) in _HOOKS:
+        if isinstance(part, ir.Call) and last_name(part.function) in names & _HOOKS:
             return any([self.named(last_name(argument.value)) for argument in part.arguments])
         return False
 

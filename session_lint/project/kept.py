@@ -24,7 +24,8 @@ _CONCURRENT = (REQUEST, tasks.JOB, tasks.TASK)
 class Kept(NamedTuple):
     """A session that is kept. what: what keeps it. users: the functions that work with it, by the path they use.
 
-    entries: where they are called from. confidence: that several requests or jobs share it to their harm.
+    entries: where they are called from. confidence: that several requests or jobs share it to their harm. takes_turns:
+    one after the other, so that nothing but what fails harms them.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Kept(NamedTuple):
     users: tuple[tuple[FunctionRef, Path], ...]
     entries: tuple[Entry, ...]
     confidence: Confidence
+    takes_turns: bool = False
 
 
 class KeptSessions:
@@ -174,9 +176,8 @@ class KeptSessions:
         entries = self._project.entry_points.reaching([reference for reference, _ in users])
         turns = not value.type.is_async and all(map(_is_in_event_loop, entries))
         confidence = Confidence.POSSIBLE if turns and self._is_cleaned(users) else self._confidence(entries, users)
-        yield Kept(
-            name, what, place, value.type.is_async, value.type.certainty, tuple(users), tuple(entries), confidence
-        )
+        is_async, certainty = value.type.is_async, value.type.certainty
+        yield Kept(name, what, place, is_async, certainty, tuple(users), tuple(entries), confidence, turns)
 
     def _confidence(self, entries: list[Entry], users: list[tuple[FunctionRef, Path]]) -> Confidence:
         """Tornado's handlers and a queue's jobs take turns: then a rollback at the right place is enough."""

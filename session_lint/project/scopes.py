@@ -39,6 +39,13 @@ _HOOKS = _TEARDOWNS | frozenset(
 """What the functions that they decorate, or are given, are called for: requests, or the end of the application."""
 
 
+_GIVING_CONTEXTS = (
+    "flask_celery flask_celeryext flask_rq flask_rq2 flask_executor flask_dramatiq flask_crontab flask_huey "
+    "flask_socketio"
+).split()
+"""Packages that run their jobs in an application context."""
+
+
 class _Ending(NamedTuple):
     """A place where the session of a scope is removed. registry: _ANY if it is not known which one."""
 
@@ -55,7 +62,7 @@ class Scopes:
         self._project = project
         self._removals: list[_Ending] | None = None
         self._contexts: list[FunctionRef] | None = None
-        self._pushed: bool | None = None
+        self._begun: frozenset[str] | None = None
         self._connected: dict[int, set[str]] | None = None
         self._left: dict[Path, dict[int, Entry]] = {}
 
@@ -80,7 +87,7 @@ class Scopes:
         context removes it.
         """
         if registry not in self._left:
-            is_left = not is_framework or self.has_endless_context()
+            is_left = not is_framework or self.has_endless_context() or self.needs_no_context(registry)
             self._left[registry] = self._judge(registry) if is_left else {}
         return self._left[registry]
 
@@ -138,7 +145,8 @@ class Scopes:
         called = {call.function for call in self._project.table.bodies.calls(body)}
         decorators = function.decorators if function is not None else ()
         is_teardown = any([decorator_name(decorator) in _TEARDOWNS for decorator in decorators])
-        is_teardown = is_teardown or (function is not None and bool(self._signals_of(function)))
+        is_around_task = function is not None and _is_around_task(module, function)
+        is_teardown = is_teardown or is_around_task or (function is not None and bool(self._signals_of(function)))
         perhaps = {
             id(part)  # `if error: session.rollback()` leaves what was only read.
             for statement in self._project.table.bodies.statements(body)
@@ -159,7 +167,7 @@ class Scopes:
                 if method == "remove" and ir.Name((*node.path[:-1], "configure")) not in called:
                     yield self._named(module, function, node.path[:-1]), node in given
                 elif is_teardown and (method == "close" or (method == "rollback" and id(node) not in perhaps)):
-                    is_hook = function is None or not self._is_after_tasks(function)
+                    is_hook = function is None or not (is_around_task or self._is_after_tasks(function))
                     yield self._named(module, function, node.path[:-1]), is_hook
                 elif method == "clear" and owner == "registry":
                     yield _ANY, False
@@ -231,14 +239,36 @@ class Scopes:
 
     def has_endless_context(self) -> bool:
         """Whether an application context is begun by hand, `app.app_context().push()`, and so never ends."""
-        if self._pushed is None:
-            self._pushed = any(
-                isinstance(part, ir.Call) and words(part.function).endswith("context().push")
+        return any([begun.endswith(".push") for begun in self._contexts_begun()])
+
+    def needs_no_context(self, registry: Path) -> bool:
+        """Whether jobs work with the session of a Flask-SQLAlchemy that is made for one application, in no context.
+
+        `db = SQLAlchemy(app)` of old works outside of one, too, and nothing ends a session there.
+        """
+        begun = [name.removesuffix("().push") for name in self._contexts_begun()]
+        if len(registry) != 3 or any([name.endswith(("app_context", "request_context")) for name in begun]):
+            return False
+        if self._project.imports(*_GIVING_CONTEXTS):
+            return False
+        for module in self._project.table.modules:
+            if module.name == registry[0] and registry[1] in module.variables:
+                made = module.variables[registry[1]].value
+                return isinstance(made, ir.Call) and any([each.name in (None, "app") for each in made.arguments])
+        return False
+
+    def _contexts_begun(self) -> frozenset[str]:
+        """How contexts are begun by hand, in the words of the code."""
+        if self._begun is None:
+            called = [
+                words(part.function)
                 for module in self._project.table.modules
                 if not module.is_short_lived
                 for part in self._project.expressions(module)
-            )
-        return self._pushed
+                if isinstance(part, ir.Call)
+            ]
+            self._begun = frozenset([name for name in called if name.removesuffix("().push").endswith("context")])
+        return self._begun
 
     def _does_work(self, module: Module, function: ir.Function) -> bool:
         """Whether the work in the context is a job's: `create_app()` needs a context, too, to make its tables."""
@@ -247,6 +277,13 @@ class Scopes:
         if "." in function.qualname and not function.owner:
             return True  # a wrapper of a decorator
         return bool(self._project.entry_points.reaching([FunctionRef(module, function)]))
+
+
+def _is_around_task(module: Module, function: ir.Function) -> bool:
+    """Whether it is what a class of Celery tasks does around each of them."""
+    definition = module.classes.get(function.owner or "")
+    is_task = definition is not None and any([last_name(base) == "Task" for base in definition.bases])
+    return is_task and function.name in ("__call__", "after_return")
 
 
 def is_context(statement: ir.Stmt) -> bool:

@@ -57,6 +57,7 @@ WORDS = (
     b".submit(",
     b"run_in_executor(",
     b"Thread(",
+    b"Timer(",
     # A job that runs in an application context, or a worker that begins one for good.
     b"app_context(",
     # What ends the requests of Pecan.

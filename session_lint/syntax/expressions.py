@@ -98,9 +98,9 @@ def _formatted(self: Lowering, node: cst.FormattedString) -> ir.Expr:
 
 @visits_expression(cst.Tuple, cst.List, cst.Set)
 def _collection(self: Lowering, node: cst.Tuple | cst.List | cst.Set) -> ir.Expr:
-    return ir.Collection(
-        tuple([self.expression(element.value) for element in node.elements]), type(node).__name__.lower()
-    )
+    items = tuple([self.expression(element.value) for element in node.elements])
+    has_star = any([isinstance(element, cst.StarredElement) for element in node.elements])
+    return ir.Collection(items, type(node).__name__.lower(), has_star=has_star)
 
 
 @visits_expression(cst.Dict)

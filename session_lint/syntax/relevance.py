@@ -22,7 +22,7 @@ _WORDS = tuple(
     "session sess| |db _db| engine conn commit rollback transaction |tx| sqlalchemy sqlmodel depends |query| .execute"
     " flush savepoint integrityerror dbapierror operationalerror unique .save( .create( contextmanager exitstack"
     " dependenc |uow| unit_of_work add_task backgroundtask create_task ensure_future .submit( run_in_executor thread("
-    " threadpool start_soon service() repository() dao() repo() repository. _repo. _dao. app_context(".split()
+    " timer( threadpool start_soon service() repository() dao() repo() repository. _repo. _dao. app_context(".split()
 )
 _WORDS += entry_words.ADDING + entry_words.ENDING
 _HOLDS_SESSION = tuple("session |db| _db| |conn transaction engine |repo _repo| repositor |dao| _dao| |uow|".split())
