@@ -168,13 +168,13 @@ class Leaving(Renewals):
             held = [session.identity for session in direct_sessions(owner)]
             ended = [way for way in ways if not any([way[0].sessions[each].transaction in BROKEN for each in held])]
             return ended or ways
-        left, swallowed = self._left_by_error(manager, state, error)
-        if isinstance(owner, Session) and owner.identity in left.sessions:
-            transaction = left.sessions[owner.identity].transaction
-            if manager.kind == "savepoint" or transaction in (NONE, CLOSED):
-                transaction = OPEN if manager.kind == "savepoint" else NONE
-                left = self.rolled_back_too(owner.identity, left, transaction)
-        return [(left, swallowed)]
+        state, swallowed = self._left_by_error(manager, state, error)
+        if isinstance(owner, Session) and owner.identity in state.sessions:
+            if manager.kind == "savepoint":
+                state = self.rolled_back_too(owner.identity, state, OPEN)
+            elif state.sessions[owner.identity].transaction in (NONE, CLOSED):
+                state = self.rolled_back_too(owner.identity, state)
+        return [(state, swallowed)]
 
     def _left_by_error(self, manager: Manager, state: State, error: Error) -> tuple[State, str]:
         if manager.kind == "suppress":
