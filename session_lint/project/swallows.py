@@ -167,6 +167,10 @@ class Swallows:
                 certainty = Confidence.POSSIBLE
             if event.detail == operations.LOAD:
                 certainty = certainty.at_most(Confidence.LIKELY)
+            if info.type.role == "session" and self._project.may_begin_nothing(flow.reference.module.path):
+                certainty = (
+                    Confidence.POSSIBLE
+                )  # What fails outside of a begin() block takes its own transaction along.
             if self._project.outlives(event.session) or _ends_nothing(event):
                 certainty = Confidence.POSSIBLE
             elif event.session.transaction != FAILED:

@@ -112,6 +112,11 @@ class Versions:
         version = self.of(path, SQLALCHEMY)
         return version is not None and version.at_least(2) is False
 
+    def is_sqlalchemy_2(self, path: str) -> bool:
+        """Whether something says that it does not run with SQLAlchemy 1."""
+        version = self.of(path, SQLALCHEMY)
+        return version is not None and version.at_least(2) is True
+
     def fingerprint(self, paths: Iterable[str]) -> str:
         """Changes with whatever `of` says about the modules at these paths."""
         directories = sorted({str(Path(path).parent) for path in paths})
