@@ -83,6 +83,9 @@ def _loss(flow: FunctionFlow, event: Event) -> Loss | None:
 def _is_other_work(flow: FunctionFlow, loss: Loss, attempt: ir.Try, rollback: Event) -> bool:
     """Whether more is lost than what was tried: by a loop, or by a write that was not the only one."""
     wrote = _done_at(flow, loss.wrote.place)
+    in_loop = any([frame.kind in ("for", "while") for frame in rollback.frames])
+    if not in_loop and _only_commits(flow, attempt):
+        return False  # It is the whole unit of work that is tried.
     if loss.again:
         retries = _is_last(attempt) and _all_within(wrote, attempt) and _is_tried_again(wrote, attempt, rollback)
         return not retries and not _is_left_for_another_turn(wrote, rollback)
@@ -94,6 +97,14 @@ def _is_other_work(flow: FunctionFlow, loss: Loss, attempt: ir.Try, rollback: Ev
     later = [event for event in flow.events if event.kind == result.WROTE and first < event.place <= last]
     added = _added_at(flow, first) if later else ""
     return not all([_completes(event, added) for event in later])
+
+
+def _only_commits(flow: FunctionFlow, attempt: ir.Try) -> bool:
+    wrote = [event.place for event in flow.events if event.kind == result.WROTE]
+    if any([ir.within(place, statement.place) for place in wrote for statement in attempt.body]):
+        return False
+    called = [last_name(part.function) for part in ir.expressions(attempt.body) if isinstance(part, ir.Call)]
+    return "commit" in called and "flush" not in called
 
 
 def _begins_with_flush(attempt: ir.Try) -> bool:
