@@ -167,10 +167,9 @@ class Swallows:
                 certainty = Confidence.POSSIBLE
             if event.detail == operations.LOAD:
                 certainty = certainty.at_most(Confidence.LIKELY)
-            if info.type.role == "session" and self._project.may_begin_nothing(flow.reference.module.path):
-                certainty = (
-                    Confidence.POSSIBLE
-                )  # What fails outside of a begin() block takes its own transaction along.
+            is_plain = info.type.role == "session" and not event.session.begun
+            if is_plain and self._project.may_begin_nothing(flow.reference.module.path):
+                certainty = Confidence.POSSIBLE  # What fails takes a transaction of its own along.
             if self._project.outlives(event.session) or _ends_nothing(event):
                 certainty = Confidence.POSSIBLE
             elif event.session.transaction != FAILED:
