@@ -151,7 +151,9 @@ class Statics:
             value = self.expression(symbol.module, assignment.value, local)
         if value is None and assignment.annotation is not None:
             value = self.annotations.instance(symbol.module, assignment.annotation)
-        value = named(value, key)
+        # `DB = db = SQLAlchemy()` is one, whatever it is called.
+        first = path_of(assignment.targets[0]) if len(assignment.targets) > 1 else ()
+        value = named(value, (key[0], first[0]) if len(first) == 1 else key)
         self.busy.discard(key)
         self._symbols[key] = value
         return value

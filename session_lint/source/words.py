@@ -41,6 +41,7 @@ WORDS = (
     b"def __aexit__(",
     # What the models of Flask-SQLAlchemy are made from; who writes with them need not name a session.
     b"db.Model",
+    b"DB.Model",
     b"db.Column(",
     # A handler that gets an object which holds a session need not name one.
     b"Depends(",
