@@ -20,6 +20,12 @@ def commits_by_itself(context: Context, flow: FunctionFlow, identity: Path) -> b
     return is_old or _is_written_for_older(flow, identity)
 
 
+def may_begin_nothing(context: Context) -> bool:
+    """Whether sessions of the project may begin nothing by themselves: SQLAlchemy 1 makes such with autocommit=True."""
+    is_old = context.project.versions.is_sqlalchemy_1(context.module.path)
+    return is_old and context.project.switches_on("autocommit")
+
+
 def rolls_back_by_itself(context: Context, flow: FunctionFlow, identity: Path, session: SessionState) -> bool:
     """Whether it also takes back what has failed: a connection that the function opened, and no begin() before."""
     info, failed = flow.sessions[identity], session.witness.failed

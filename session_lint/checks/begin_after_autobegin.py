@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from session_lint import ir
 from session_lint.checks import rule
-from session_lint.checks._sqlalchemy_1 import commits_by_itself
+from session_lint.checks._sqlalchemy_1 import commits_by_itself, may_begin_nothing
 from session_lint.checks.context import Context, certainty, history, step_at
 from session_lint.findings import Confidence, Finding, Severity, Step
 from session_lint.flow import result
@@ -37,7 +37,7 @@ def _refuses(context: Context, flow: FunctionFlow, event: Event) -> bool:
     """Whether it is a session that minds: those of SQLAlchemy 1 with autocommit, and its connections, do not."""
     if flow.sessions[event.identity].type.role == "connection":
         return not commits_by_itself(context, flow, event.identity)
-    return not context.project.may_begin_nothing(context.module.path)
+    return not (may_begin_nothing(context) or context.project.begins_nothing(context.module.path))
 
 
 def _used_here(context: Context, flow: FunctionFlow, event: Event, always: bool) -> Finding:

@@ -50,8 +50,8 @@ def _decorated(context: Context, flow: FunctionFlow) -> Iterator[Finding]:
             f"{failure.way.error.text} has failed, without a rollback in between; roll back before raising, "
             "or open the session inside the retried function"
         )
-        may_begin_nothing = context.project.may_begin_nothing(context.module.path)
-        confidence = Confidence.POSSIBLE if may_begin_nothing else failure.info.certainty.at_most(Confidence.LIKELY)
+        begins_nothing = context.project.begins_nothing(context.module.path)
+        confidence = Confidence.POSSIBLE if begins_nothing else failure.info.certainty.at_most(Confidence.LIKELY)
         yield context.finding(flow, failure.way.error.place, message, confidence, history(session, "failed"))
 
 

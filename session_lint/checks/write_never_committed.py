@@ -9,7 +9,7 @@ from session_lint import ir
 from session_lint.checks import rule
 from session_lint.checks._attaching import all_writes, only_attaches, only_takes_from_cache
 from session_lint.checks._dropped import dropped_by
-from session_lint.checks._sqlalchemy_1 import commits_by_itself
+from session_lint.checks._sqlalchemy_1 import commits_by_itself, may_begin_nothing
 from session_lint.checks.context import Context, certainty, history
 from session_lint.findings import Affected, Confidence, Finding, Severity
 from session_lint.flow import result
@@ -75,9 +75,7 @@ def _finding(context: Context, flow: FunctionFlow, info: SessionInfo, lost: Sess
         _returns_objects(flow) or _only_formats(context, flow, info.identity)
     )
     is_read = only_attaches(flow, info.identity) or only_takes_from_cache(context, flow, info.identity)
-    path, project = context.module.path, context.project
-    is_old = info.type.role == "session" and project.versions.is_sqlalchemy_1(path)
-    is_doubted = is_shown or is_read or (is_old and project.may_begin_nothing(path))
+    is_doubted = is_shown or is_read or (info.type.role == "session" and may_begin_nothing(context))
     confidence = Confidence.POSSIBLE if is_doubted else Confidence.LIKELY
     return context.finding(flow, place, message, certainty(info, confidence), trail, writers)
 

@@ -84,7 +84,7 @@ class Project:
         self._locals: dict[int, dict[str, Value]] = {}
         self._holders: dict[int, bool] = {}
         self._imports: dict[tuple[str, ...], bool] = {}
-        self._switches: dict[tuple[str, str], bool] = {}
+        self._switches: dict[str, bool] = {}
         self._zope: bool | None = None
         self._lineages: dict[str, tuple[str, ...] | None] = {}
         self.failures: list[tuple[FunctionRef, str]] = []
@@ -220,26 +220,34 @@ class Project:
             self._imports[packages] = any([module.imports_any(*packages) for module in self.table.modules])
         return self._imports[packages]
 
-    def switches_on(self, keyword: str, of: str = "") -> bool:
+    def switches_on(self, keyword: str) -> bool:
         """Whether any call of the project, or a dict of options, has `keyword=True`, or is given it afterwards.
 
         `autocommit`: it makes sessions that begin nothing by themselves; `future`: such as those of SQLAlchemy 2.
-        of: what is called has this word in its name.
         """
-        if (keyword, of) not in self._switches:
+        if keyword not in self._switches:
             bodies = [body for module in self.table.modules for body in self.bodies(module)]
             parts = (part for body in bodies for part in self.table.bodies.expressions(body))
-            functions = (each for module in self.table.modules for each in self.functions(module))
-            self._switches[keyword, of] = (
-                any(_switches_on(part, keyword, of) for part in parts)
-                or any(_puts_in(each, keyword) for body in bodies for each in self.table.bodies.statements(body))
-                or any(_is_default(each, keyword, of) for each in functions)
+            self._switches[keyword] = any(_switches_on(part, keyword) for part in parts) or any(
+                _puts_in(statement, keyword) for body in bodies for statement in self.table.bodies.statements(body)
             )
-        return self._switches[keyword, of]
+        return self._switches[keyword]
 
-    def may_begin_nothing(self, path: str) -> bool:
-        """Whether sessions may begin nothing by themselves: SQLAlchemy 1 makes such with `autocommit=True`."""
-        return not self.versions.is_sqlalchemy_2(path) and self.switches_on("autocommit", "session")
+    def begins_nothing(self, path: str) -> bool:
+        """Whether the project makes sessions with `autocommit=True`, which only SQLAlchemy 1 knows.
+
+        What fails outside of a begin() block of theirs takes a transaction of its own along.
+        """
+        return self._makes_autocommit and not self.versions.is_sqlalchemy_2(path)
+
+    @cached_property
+    def _makes_autocommit(self) -> bool:
+        bodies = [body for module in self.table.modules for body in self.bodies(module)]
+        return (
+            any(_makes_autocommit(part) for body in bodies for part in self.table.bodies.expressions(body))
+            or any(_puts_in(each, _AUTOCOMMIT) for body in bodies for each in self.table.bodies.statements(body))
+            or any(_hands_on_autocommit(each) for module in self.table.modules for each in self.functions(module))
+        )
 
     def is_committed_by_zope(self) -> bool:
         """Whether sessions are registered with zope.sqlalchemy: then nobody but its transaction manager commits."""
@@ -372,20 +380,30 @@ def allow_deep_recursion() -> None:
     sys.setrecursionlimit(max(sys.getrecursionlimit(), 6000))
 
 
-def _switches_on(part: ir.Expr, keyword: str, of: str) -> bool:
+def _switches_on(part: ir.Expr, keyword: str) -> bool:
     """`sessionmaker(engine, autocommit=True)`, `SQLAlchemy(app, session_options={"autocommit": True})`."""
     if isinstance(part, ir.Call):
-        return ir.Argument(keyword, ir.Constant(True)) in part.arguments and of in last_name(part.function).lower()
+        return ir.Argument(keyword, ir.Constant(True)) in part.arguments
     pairs = zip(part.keys, part.items, strict=False) if isinstance(part, ir.Collection) else ()
     return (keyword, ir.Constant(True)) in pairs
 
 
-def _is_default(reference: FunctionRef, keyword: str, of: str) -> bool:
-    """`def get_session(autocommit=True):`"""
+_AUTOCOMMIT = "autocommit"
+_MAKERS = ("sessionmaker", "Session", "create_session", "SQLAlchemy")
+
+
+def _makes_autocommit(part: ir.Expr) -> bool:
+    is_made = not isinstance(part, ir.Call) or last_name(part.function) in _MAKERS
+    return is_made and _switches_on(part, _AUTOCOMMIT)
+
+
+def _hands_on_autocommit(reference: FunctionRef) -> bool:
+    """`def get_session(autocommit=True): return facade.get_session(autocommit=autocommit)`."""
     function = reference.function
-    return of in function.name.lower() and any(
-        [each.name == keyword and each.default == ir.Constant(True) for each in function.parameters]
-    )
+    is_default = any([each.name == _AUTOCOMMIT and each.default == ir.Constant(True) for each in function.parameters])
+    given = ir.Argument(_AUTOCOMMIT, ir.Name((_AUTOCOMMIT,)))
+    calls = [part for part in ir.expressions(function.body) if isinstance(part, ir.Call)] if is_default else []
+    return any([given in call.arguments and "session" in last_name(call.function).lower() for call in calls])
 
 
 def _puts_in(statement: ir.Stmt, keyword: str) -> bool:

@@ -168,7 +168,7 @@ class Swallows:
             if event.detail == operations.LOAD:
                 certainty = certainty.at_most(Confidence.LIKELY)
             is_plain = info.type.role == "session" and not event.session.begun
-            if is_plain and self._project.may_begin_nothing(flow.reference.module.path):
+            if is_plain and self._project.begins_nothing(flow.reference.module.path):
                 certainty = Confidence.POSSIBLE  # What fails takes a transaction of its own along.
             if self._project.outlives(event.session) or _ends_nothing(event):
                 certainty = Confidence.POSSIBLE
